@@ -1,0 +1,1 @@
+"""Loss landscapes through the lens of spin-glass physics."""
