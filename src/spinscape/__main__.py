@@ -1,0 +1,5 @@
+"""`python -m spinscape`."""
+
+from spinscape.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""The command line: reads arguments and calls one study."""
+
+import json
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="spinscape",
+    help="Loss landscapes of neural networks through the lens of spin-glass physics.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root(
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error came from.")
+    ] = False,
+) -> None:
+    """Loss landscapes of neural networks through the lens of spin-glass physics."""
+
+
+@app.command()
+def explore(
+    data: Annotated[
+        str,
+        typer.Option(help="'digits', a path (.npz with x and y, or a folder of IDX files), or "
+                          "module:function."),
+    ] = "digits",
+    preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
+    width: Annotated[int | None, typer.Option(help="Hidden units.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="Independently trained copies.")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes every random number.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes; never changes a number.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run; resumes.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any of the settings.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="module:function that returns your own nn.Module.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="Pattern of your own checkpoints, 'DIR/*.safetensors'.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would run, how long, how large.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON on stdout.")] = False,
+) -> None:
+    """Train copies of a network and read its landscape as a glass (arXiv 2407.20724)."""
+    from spinscape.studies import exploration
+
+    settings = {"width": width, "replicas": replicas, **_settings_file(config)}
+    options: dict[str, Any] = {
+        "data": data,
+        "preset": preset,
+        "seed": seed,
+        "model": model,
+        "checkpoints": checkpoints,
+    }
+    for name in options.keys() & settings.keys():
+        options[name] = settings.pop(name)
+    settings.update({k: v for k, v in (("width", width), ("replicas", replicas)) if v is not None})
+    if dry_run:
+        _show_plan(exploration.plan(**options, **settings), as_json)
+        return
+    with _Progress(quiet=as_json) as progress:
+        run = exploration.explore(
+            **options, **settings, out=out, workers=workers, progress=progress
+        )
+    _show_findings(run, as_json)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Directory of a run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON on stdout.")] = False,
+) -> None:
+    """Draw the page of a finished run again."""
+    from spinscape.report.page import write
+    from spinscape.store import Run
+
+    loaded = Run.load(run)
+    write(loaded)
+    _show_findings(loaded, as_json)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors are one line on stderr and exit status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    show = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    try:
+        app(args=words, standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.exceptions.Abort:
+        _fail("interrupted; the same command goes on where it stopped", 130)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where it stopped", 130)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
+        if show:
+            raise
+        _fail(str(error) or type(error).__name__)
+
+
+def _fail(message: str, status: int = 2) -> None:
+    print("spinscape: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(status)
+
+
+def _settings_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as reason:
+        raise ValueError(f"config {path}: cannot be read ({reason.strerror})") from reason
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
+        raise ValueError(f"config {path}: not TOML ({reason})") from reason
+
+
+class _Progress:
+    """Bars with the time left on a terminal, silence elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=quiet or not console.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Progress":
+        self._bars.__enter__()
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        self._bars.__exit__(*reason)
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Show that `done` of `total` pieces of a part are there."""
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name, total=total)
+        self._bars.update(self._tasks[name], completed=done, total=total)
+
+
+def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(plan))
+        return
+    table = Table(title="Planned, not run")
+    for heading in ("part", "work", "seconds, about", "memory, MB"):
+        table.add_column(heading, justify="left" if heading in ("part", "work") else "right")
+    for row in plan["parts"]:
+        table.add_row(row["part"], row["work"], f"{row['seconds']:.1f}", f"{row['megabytes']:.0f}")
+    table.add_row("all", "", f"{plan['seconds']:.0f}", f"{plan['megabytes']:.0f}")
+    Console().print(table)
+
+
+def _show_findings(run: Any, as_json: bool) -> None:
+    page = run.path / "page.html"
+    if as_json:
+        findings = [finding.to_dict() for finding in run.findings]
+        print(json.dumps({"run": str(run.path), "page": str(page), "findings": findings}))
+        return
+    table = Table(title="Findings")
+    for heading in ("protocol", "statement", "value [95 %]", "null", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for finding in run.findings:
+        table.add_row(
+            finding.protocol,
+            finding.statement,
+            _interval(finding),
+            _number(finding.null_value),
+            finding.verdict,
+        )
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for protocol, reason in run.config.get("left_out", {}).items():
+        console.print(f"left out: {protocol} ({reason})", markup=False)
+    console.print(f"page: {page}", markup=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _interval(finding: Any) -> str:
+    if finding.low is None or finding.high is None:
+        return _number(finding.value)
+    return f"{_number(finding.value)} [{_number(finding.low)}, {_number(finding.high)}]"
