@@ -1,1 +1,2 @@
-"""Loss landscapes through the lens of spin-glass physics."""
+"""Loss landscapes of neural networks through the lens of spin-glass physics.
+"""

@@ -1,1 +1,1 @@
-"""Room glass."""
+"""Walks, alignment, hierarchy and ruggedness: for anything that has an energy."""

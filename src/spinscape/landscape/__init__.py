@@ -1,1 +1,1 @@
-"""Room landscape."""
+"""The energy of points on data: chunks, lines, planes, subspaces, paths."""

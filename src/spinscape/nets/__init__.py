@@ -1,1 +1,1 @@
-"""Room nets."""
+"""Weight space, models, data, engines and the training of populations."""

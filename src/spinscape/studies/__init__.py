@@ -1,1 +1,1 @@
-"""Room studies."""
+"""What the commands run: studies wire protocols, store and report together."""
