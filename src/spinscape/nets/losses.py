@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["CrossEntropy", "Custom", "Loss", "MeanSquare", "error_rate", "loss_of"]
+__all__ = ["CrossEntropy", "Custom", "Loss", "MeanSquare", "are_labels", "error_rate", "loss_of"]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -178,6 +178,13 @@ def error_rate(
     """
     labels = _labels(outputs, y, own)
     return _wrong(outputs, outputs.amax(-1, keepdim=True), labels)
+
+
+def are_labels(outputs: Float[Tensor, "P B *output"], y: Tensor) -> bool:
+    """Tell whether shared targets ``y`` are labels of the classes on the outputs' last axis."""
+    if y.is_floating_point() or outputs.shape[-1] < 2 or y.shape != outputs.shape[1:-1]:
+        return False
+    return bool(y.min() >= 0) and bool(y.max() < outputs.shape[-1])
 
 
 def _wrong(outputs: Tensor, top: Tensor, labels: Tensor) -> Tensor:
