@@ -1,0 +1,143 @@
+"""Pictures of how the replicas were trained and how well they solve the task."""
+
+from __future__ import annotations
+
+import numpy as np
+from xarray import Dataset
+
+from spinscape.report.figures.traces import (
+    BLUE,
+    INK,
+    axis,
+    bundle,
+    histogram,
+    line,
+    log_axis,
+    thinned,
+    upright,
+)
+from spinscape.report.panels import Drawing, Panel, Parts
+from spinscape.report.wording import axis_label, number, percent
+
+__all__ = ["draw_training"]
+
+_MOST_CURVES = 128
+
+
+def draw_training(parts: Parts) -> list[Drawing]:
+    """Training curves of all replicas, and the spread of their test errors."""
+    data = parts["population"]
+    panels = [
+        panel
+        for panel in (
+            _curves(data, "curve_train_loss", "Training loss", logarithmic=True),
+            _curves(data, "curve_validation_error", "Validation error"),
+            _errors(data),
+        )
+        if panel is not None
+    ]
+    if not panels:
+        return []
+    replicas, lost = data.sizes["replica"], _diverged(data)
+    caption = f"{replicas} replicas, one thin line each." if len(panels) > 1 else ""
+    if lost:
+        verb = "is" if lost == 1 else "are"
+        caption += f" {lost} of them diverged and {verb} left out of everything below."
+    return [
+        Drawing("training", tuple(panels), caption.strip(), *_table(data)),
+    ]
+
+
+def _diverged(data: Dataset) -> int:
+    return int(data["diverged"].sum()) if "diverged" in data else 0
+
+
+def _kept(data: Dataset) -> Dataset:
+    return data.isel(replica=np.flatnonzero(~data["diverged"].values)) if _diverged(data) else data
+
+
+def _curves(data: Dataset, name: str, title: str, *, logarithmic: bool = False) -> Panel | None:
+    if name not in data or not np.isfinite(data[name]).any():
+        return None
+    curves = _kept(data)[name].transpose("replica", "epoch")
+    epochs = thinned(curves.sizes["epoch"], 120)
+    some = thinned(curves.sizes["replica"], _MOST_CURVES)
+    x = _epochs(curves.sizes["epoch"])[epochs]
+    values = curves.values[:, epochs]
+    with np.errstate(all="ignore"):
+        middle = _median(values)
+    hover = "epoch %{x}: %{y:.3g}"
+    label = axis_label(curves, title)
+    return Panel(
+        f"training-{name.replace('_', '-')}",
+        f"{title} of each replica",
+        f"{title} against epoch for {len(some)} replicas; the median goes from "
+        f"{number(middle[0])} to {number(_last(middle))}.",
+        (
+            {**bundle(x, values[some], "each replica", BLUE), "hovertemplate": hover},
+            line(x, middle, "median", INK, hover=hover),
+        ),
+        {
+            "xaxis": axis("Epoch"),
+            "yaxis": log_axis(label, values) if logarithmic else axis(label),
+        },
+    )
+
+
+def _epochs(count: int) -> np.ndarray:
+    return np.arange(1, count + 1)
+
+
+def _median(values: np.ndarray) -> np.ndarray:
+    """Median over replicas still in training; those that stopped early keep their last value."""
+    filled = values.copy()
+    for column in range(1, filled.shape[1]):
+        gone = ~np.isfinite(filled[:, column])
+        filled[gone, column] = filled[gone, column - 1]
+    return np.nanmedian(filled, axis=0)
+
+
+def _last(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if len(finite) else float("nan")
+
+
+def _errors(data: Dataset) -> Panel | None:
+    if "test_error" not in data:
+        return None
+    kept = _kept(data)
+    test = kept["test_error"].values
+    if not np.isfinite(test).any():
+        return None
+    edges = np.histogram_bin_edges(100 * test[np.isfinite(test)], bins=16)
+    bars = histogram(100 * test, edges, "replicas", BLUE)
+    middle = float(np.nanmedian(test))
+    top = 1.08 * float(bars["y"].max())
+    return Panel(
+        "training-test-error",
+        "Test error of the trained replicas",
+        f"Histogram of test error over {len(test)} replicas: median {percent(middle)}, "
+        f"from {percent(np.nanmin(test))} to {percent(np.nanmax(test))}.",
+        (bars, upright(100 * middle, top, "median", INK)),
+        {
+            "xaxis": axis("Test error (%)"),
+            "yaxis": axis("Number of replicas", rangemode="tozero"),
+        },
+    )
+
+
+def _table(data: Dataset) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    kept = _kept(data)
+    rows = []
+    for split in ("train", "validation", "test"):
+        for measure, write in (("loss", number), ("error", percent)):
+            name = f"{split}_{measure}"
+            if name not in kept or not np.isfinite(kept[name]).any():
+                continue
+            values = kept[name].values
+            low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9])
+            rows.append((f"{split} {measure}", write(middle), f"{write(low)} to {write(high)}"))
+    if "epochs_run" in kept:
+        low, middle, high = np.nanquantile(kept["epochs_run"].values, [0.1, 0.5, 0.9])
+        rows.append(("epochs run", f"{middle:.0f}", f"{low:.0f} to {high:.0f}"))
+    return ("Quantity", "Median", "10–90 % of replicas"), tuple(rows)

@@ -1,0 +1,224 @@
+"""Pictures of ruggedness: slices through solutions, and roughness against test error."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from xarray import Dataset
+
+from spinscape.report.figures.traces import (
+    BLUE,
+    GREY,
+    PALETTE,
+    VERMILION,
+    axis,
+    bundle,
+    log_axis,
+    points,
+    thinned,
+)
+from spinscape.report.panels import Drawing, Panel, Parts, Trace
+from spinscape.report.wording import axis_label, number, percent, plain
+
+__all__ = ["draw_ruggedness"]
+
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+_SETTINGS = ("learning_rate", "batch_size", "weight_decay", "width")
+_MEASURES = {"roughness": "roughness of slices", "local_energy": "local energy"}
+_EXTREMES = 3
+_Array = NDArray[np.float64]
+
+
+def draw_ruggedness(parts: Parts) -> list[Drawing]:
+    """Slices of the smoothest and roughest solutions; both measures against test error."""
+    data = parts["ruggedness"]
+    drawings = [_slices(data)] if "slice_loss" in data and "roughness" in data else []
+    scatter = _scatters(data)
+    return drawings if scatter is None else [*drawings, scatter]
+
+
+def _used(data: Dataset) -> NDArray[np.bool_]:
+    """Mark the networks that count: trained to the loss aimed at, and not diverged."""
+    used = np.ones(data.sizes["replica"], dtype=bool)
+    if "reached" in data:
+        used &= data["reached"].values.astype(bool)
+    if "diverged" in data:
+        used &= ~data["diverged"].values.astype(bool)
+    return used
+
+
+def _slices(data: Dataset) -> Drawing:
+    roughness = np.where(_used(data), data["roughness"].values, np.nan)
+    ranked = np.argsort(roughness)[: int(np.isfinite(roughness).sum())]
+    count = min(_EXTREMES, len(ranked) // 2)
+    sets = {"smoothest": (ranked[:count], BLUE), "roughest": (ranked[-count:], VERMILION)}
+    loss = data["slice_loss"].transpose("replica", "direction", "lam").values
+    top = max(float(np.nanquantile(loss[chosen], 0.98)) for chosen, _ in sets.values())
+    panels = []
+    rows = []
+    for name, (chosen, colour) in sets.items():
+        panels.append(_slice_panel(data, loss[chosen], name, colour, top))
+        for replica in chosen:
+            rows.append((name, str(replica), *_measures(data, replica)))
+    directions = data.sizes["direction"]
+    caption = (
+        f"Loss along straight lines through the {count} smoothest and the {count} roughest "
+        f"networks; {directions} random directions each, at most 24 drawn. λ is the displacement "
+        "relative to the size of the weights, so that rescaling a network changes nothing."
+    )
+    columns = ("Group", "Network", "Roughness", "Local energy", "Test error")
+    return Drawing("slices", tuple(panels), caption, columns, tuple(rows))
+
+
+def _slice_panel(data: Dataset, loss: _Array, name: str, colour: str, top: float) -> Panel:
+    lam = data["lam"].values
+    at = thinned(len(lam), 101)
+    curves = loss.reshape(-1, len(lam))
+    some = curves[thinned(len(curves), 24)][:, at]
+    return Panel(
+        f"slices-{name}",
+        f"Slices through the {name} networks",
+        f"Loss along {len(some)} straight lines through the {name} networks: median "
+        f"{number(np.median(loss[..., len(lam) // 2]))} in the middle and "
+        f"{number(np.median(loss[..., [0, -1]]))} nats at the ends.",
+        ({**bundle(lam[at], some, f"{name}, one line a direction", colour, opacity=0.6)},),
+        {
+            "xaxis": axis(axis_label(data["lam"], "displacement λ")),
+            "yaxis": axis(axis_label(data["slice_loss"], "loss"), range=[0, 1.05 * top]),
+        },
+    )
+
+
+def _measures(data: Dataset, replica: int) -> tuple[str, ...]:
+    one = data.isel(replica=replica)
+    return tuple(
+        write(float(one[name])) if name in data else "–"
+        for name, write in (
+            ("roughness", number),
+            ("local_energy", number),
+            ("test_error", percent),
+        )
+    )
+
+
+def _scatters(data: Dataset) -> Drawing | None:
+    shown = [name for name in _MEASURES if name in data]
+    if "test_error" not in data or not shown:
+        return None
+    used, grouping = _used(data), _grouping(data)
+    panels = tuple(_scatter(data, name, used, grouping) for name in shown)
+    left = int((~used).sum())
+    caption = (
+        f"One mark a network ({int(used.sum())} in all), trained with different settings to the "
+        "same training loss."
+    )
+    if grouping is not None:
+        caption += f" Colour and symbol give the {grouping.replace('_', ' ')}."
+    if left:
+        caption += f" {left} networks that did not reach that loss are hollow and do not count."
+    taus = tuple(row for name in data.data_vars for row in _taus(data, str(name)))
+    summaries = tuple((_MEASURES[name], _range(data[name].values[used])) for name in shown)
+    error = ("test error", _range(data["test_error"].values[used]))
+    return Drawing(
+        "generalisation",
+        panels,
+        caption,
+        ("Quantity", "Median (lowest to highest), or value"),
+        (*summaries, error, *taus),
+    )
+
+
+def _grouping(data: Dataset) -> str | None:
+    """Pick the setting that colours the marks: the first that takes a few different values."""
+    for name in _SETTINGS:
+        if name in data and 1 < len(np.unique(data[name].values)) <= len(PALETTE):
+            return name
+    return None
+
+
+def _scatter(data: Dataset, name: str, used: NDArray[np.bool_], grouping: str | None) -> Panel:
+    x, y = data[name].values.astype(float), 100 * data["test_error"].values.astype(float)
+    notes = np.array([_note(data, replica) for replica in range(data.sizes["replica"])])
+    hover = "%{text}<br>test error %{y:.2f} %<br>" + _MEASURES[name] + " %{x:.3g}"
+    traces: list[Trace] = []
+    for place, (label, chosen) in enumerate(_groups(data, used, grouping).items()):
+        traces.append(
+            points(
+                x[chosen],
+                y[chosen],
+                label,
+                PALETTE[place],
+                symbol=_SYMBOLS[place],
+                hover=hover,
+                text=notes[chosen].tolist(),
+            )
+        )
+    if (~used).any():
+        out = ~used
+        traces.append(
+            points(
+                x[out],
+                y[out],
+                "not counted",
+                GREY,
+                symbol="circle-open",
+                hover=hover,
+                text=notes[out].tolist(),
+            )
+        )
+    label = axis_label(data[name], name)
+    spread = x[used & np.isfinite(x) & (x > 0)]
+    wide = len(spread) > 1 and bool(spread.min() > 0) and spread.max() / spread.min() > 30
+    return Panel(
+        f"generalisation-{name.replace('_', '-')}",
+        f"Test error against {_MEASURES[name]}",
+        f"Scatter of test error against {_MEASURES[name]} for {int(used.sum())} networks: "
+        f"{_MEASURES[name]} {_range(x[used])}, test error {_range(y[used])} percent.",
+        tuple(traces),
+        {
+            "xaxis": log_axis(label, spread) if wide else axis(label),
+            "yaxis": axis("Test error (%)"),
+        },
+        height=340,
+    )
+
+
+def _groups(
+    data: Dataset, used: NDArray[np.bool_], grouping: str | None
+) -> dict[str, NDArray[np.bool_]]:
+    if grouping is None:
+        return {"networks": used}
+    values = data[grouping].values
+    name = grouping.replace("_", " ")
+    return {f"{name} {plain(v)}": used & (values == v) for v in np.unique(values)}
+
+
+def _note(data: Dataset, replica: int) -> str:
+    settings = [
+        f"{name.replace('_', ' ')} {plain(data[name].values[replica])}"
+        for name in _SETTINGS
+        if name in data
+    ]
+    return "<br>".join([f"network {replica}", *settings])
+
+
+def _range(values: _Array) -> str:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return "–"
+    return f"{number(np.median(finite))} ({number(finite.min())} to {number(finite.max())})"
+
+
+def _taus(data: Dataset, name: str) -> list[tuple[str, str]]:
+    """Rank correlations that the study stored beside the measures, whatever their axis."""
+    variable = data[name]
+    if not name.startswith("tau") or variable.ndim > 1:
+        return []
+    words = str(variable.attrs.get("long_name", name.replace("_", " ")))
+    if variable.ndim == 0:
+        return [(words, number(float(variable)))]
+    labels = variable[variable.dims[0]].values
+    return [
+        (f"{words}, {label}", number(value))
+        for label, value in zip(labels, variable.values, strict=True)
+    ]

@@ -1,0 +1,210 @@
+"""Pictures of walks: how the loss rises, how far the walkers come."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from xarray import Dataset
+
+from spinscape.report.figures.traces import (
+    BLUE,
+    GREY,
+    INK,
+    VERMILION,
+    axis,
+    band,
+    bundle,
+    line,
+    log_axis,
+    thinned,
+)
+from spinscape.report.panels import Drawing, Panel, Parts, Trace
+from spinscape.report.wording import axis_label, number, percent, plain
+
+__all__ = ["draw_walks"]
+
+_FREE, _THERMAL = "walk/free", "walk/thermal"
+_LOOK = {_FREE: ("free", BLUE, "solid"), _THERMAL: ("thermal", VERMILION, "dash")}
+_Array = NDArray[np.float64]
+
+
+def draw_walks(parts: Parts) -> list[Drawing]:
+    """Loss of a free and of a thermal walk, displacement and overlap of both."""
+    walks = {name: parts[name] for name in (_FREE, _THERMAL) if name in parts}
+    panels = []
+    if _FREE in walks:
+        panels.append(_rise(walks[_FREE]))
+    if _THERMAL in walks:
+        panels.append(_energy(walks[_THERMAL]))
+    panels.append(_displacement(walks))
+    if all("overlap" in walk for walk in walks.values()):
+        panels.append(_overlap(walks))
+    walkers = " and ".join(
+        f"{walk.sizes['walker']} {_LOOK[name][0]} walkers" for name, walk in walks.items()
+    )
+    caption = (
+        f"{walkers}. Thick lines are medians, shaded bands hold the middle 80 % of walkers, "
+        "thin lines are single walkers."
+    )
+    return [Drawing("walks", tuple(panels), caption, *_table(walks))]
+
+
+def _read(walk: Dataset, name: str) -> _Array:
+    return walk[name].transpose("walker", "step").values.astype(float)
+
+
+def _steps(walk: Dataset) -> _Array:
+    return walk["step"].values.astype(float)
+
+
+def _fan(x: _Array, values: _Array, name: str, colour: str, *, dash: str = "solid") -> list[Trace]:
+    """Median, the band of the middle 80 %, and five walkers."""
+    low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9], axis=0)
+    some = values[thinned(len(values), 5)]
+    return [
+        band(x, low, high, f"middle 80 % of {name} walkers", colour),
+        bundle(x, some, f"single {name} walkers", colour, opacity=0.55),
+        line(x, middle, f"median, {name}", colour, dash=dash, hover="step %{x}: %{y:.3g}"),
+    ]
+
+
+def _rise(walk: Dataset) -> Panel:
+    energy, steps = _read(walk, "energy"), _steps(walk)
+    rise = energy - energy[:, :1]
+    at = thinned(len(steps))
+    traces = _fan(steps[at], rise[:, at], "free", BLUE)
+    end = number(np.nanmedian(rise[:, -1]))
+    words = f"Rise of the loss of free walkers: median {end} nats after {steps[-1]:.0f} steps"
+    law = _law(walk)
+    if law is not None:
+        name = "what a smooth bowl would give"
+        traces.append(line(steps[at], law[at], name, INK, dash="dot", width=3))
+        words += f", where the curvature at the start foretells {number(law[-1])}"
+    return Panel(
+        "walks-free",
+        "Free walk: how fast does the loss rise?",
+        f"{words}.",
+        tuple(traces),
+        {
+            "xaxis": axis("Steps made", rangemode="tozero"),
+            "yaxis": axis("Rise of the loss (nats)"),
+        },
+        height=340,
+    )
+
+
+def _law(walk: Dataset) -> _Array | None:
+    if "quadratic_law" not in walk:
+        return None
+    law = walk["quadratic_law"]
+    return law.mean([d for d in law.dims if d != "step"]).values.astype(float)
+
+
+def _energy(walk: Dataset) -> Panel:
+    energy, steps = _read(walk, "energy"), _steps(walk)
+    at = thinned(len(steps))
+    first, last = np.nanmedian(energy[:, 0]), np.nanmedian(energy[:, -1])
+    return Panel(
+        "walks-thermal",
+        f"Thermal walk{_temperature(walk)}: where does the loss settle?",
+        f"Loss of thermal walkers: median {number(first)} at the start, "
+        f"{number(last)} after {steps[-1]:.0f} steps.",
+        tuple(_fan(steps[at], energy[:, at], "thermal", VERMILION, dash="dash")),
+        {
+            "xaxis": axis("Steps made", rangemode="tozero"),
+            "yaxis": axis(axis_label(walk["energy"], "loss")),
+        },
+        height=340,
+    )
+
+
+def _temperature(walk: Dataset) -> str:
+    temperature = walk.attrs.get("temperature")
+    return "" if temperature is None else f" at temperature {plain(temperature)}"
+
+
+def _displacement(walks: dict[str, Dataset]) -> Panel:
+    traces: list[Trace] = []
+    words = []
+    for part, walk in walks.items():
+        name, colour, dash = _LOOK[part]
+        distance, steps = _read(walk, "displacement"), _steps(walk)
+        at = thinned(len(steps), logarithmic=True)
+        at = at[steps[at] > 0]
+        low, middle, high = np.nanquantile(distance[:, at], [0.1, 0.5, 0.9], axis=0)
+        traces.append(band(steps[at], low, high, f"middle 80 %, {name}", colour))
+        traces.append(line(steps[at], middle, name, colour, dash=dash))
+        words.append(f"{name} {number(middle[-1])}")
+        if name == "free" or len(walks) == 1:
+            traces.append(_diffusion(steps[at], middle))
+    first = next(iter(walks.values()))
+    label = axis_label(first["displacement"], "distance from the start")
+    return Panel(
+        "walks-displacement",
+        "How far do the walkers come?",
+        f"Distance from the start against steps, both on logarithmic axes; "
+        f"medians at the end: {', '.join(words)}.",
+        tuple(traces),
+        {
+            "xaxis": log_axis("Steps made", steps[at]),
+            "yaxis": log_axis(label, np.concatenate([trace["y"] for trace in traces])),
+        },
+        height=340,
+    )
+
+
+def _diffusion(steps: _Array, middle: _Array) -> Trace:
+    """Square-root law of a walk that nothing holds back, through the first point."""
+    law = middle[0] * np.sqrt(steps / steps[0])
+    return line(steps, law, "square root of steps (nothing holds back)", GREY, dash="dot", width=2)
+
+
+def _overlap(walks: dict[str, Dataset]) -> Panel:
+    traces: list[Trace] = []
+    words = []
+    for part, walk in walks.items():
+        name, colour, dash = _LOOK[part]
+        overlap, steps = _read(walk, "overlap"), _steps(walk)
+        at = thinned(len(steps), logarithmic=True)
+        at = at[steps[at] > 0]
+        low, middle, high = np.nanquantile(overlap[:, at], [0.1, 0.5, 0.9], axis=0)
+        traces.append(band(steps[at], low, high, f"middle 80 %, {name}", colour))
+        traces.append(line(steps[at], middle, name, colour, dash=dash))
+        words.append(f"{name} {number(middle[-1])}")
+    return Panel(
+        "walks-overlap",
+        "How much of the start is remembered?",
+        "Overlap with the start (1 means the same direction in weight space) against steps; "
+        f"medians at the end: {', '.join(words)}.",
+        tuple(traces),
+        {
+            "xaxis": log_axis("Steps made", steps[at]),
+            "yaxis": axis("Overlap with the start"),
+        },
+        height=340,
+    )
+
+
+def _table(walks: dict[str, Dataset]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    rows = []
+    for part, walk in walks.items():
+        name = _LOOK[part][0]
+        energy, steps = _read(walk, "energy"), _steps(walk)
+        rows.append((f"{name}: steps made", f"{steps[-1]:,.0f}", ""))
+        rows.append((f"{name}: loss at the start", *_spread(energy[:, 0])))
+        rows.append((f"{name}: loss at the end", *_spread(energy[:, -1])))
+        rows.append((f"{name}: rise of the loss", *_spread(energy[:, -1] - energy[:, 0])))
+        law = _law(walk)
+        if law is not None:
+            rows.append((f"{name}: rise foretold by the curvature", number(law[-1]), ""))
+        distance = _read(walk, "displacement")[:, -1]
+        rows.append((f"{name}: distance from the start", *_spread(distance)))
+        if "acceptance" in walk:
+            accepted = float(walk["acceptance"].mean())
+            rows.append((f"{name}: proposed moves accepted", percent(accepted), ""))
+    return ("Quantity", "Median", "10–90 % of walkers"), tuple(rows)
+
+
+def _spread(values: _Array) -> tuple[str, str]:
+    low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9])
+    return number(middle), f"{number(low)} to {number(high)}"

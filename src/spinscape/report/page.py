@@ -1,0 +1,283 @@
+"""Draw the page of a run: one HTML file, readable offline, that holds everything it needs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import cache
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import plotly.offline
+
+from spinscape.findings import Finding
+from spinscape.report import markup, verdicts
+from spinscape.report.panels import Drawing, Parts
+from spinscape.report.protocols import CAVEATS, GLOSSARY, PROTOCOLS, Protocol
+from spinscape.store import Run
+
+__all__ = ["html", "write"]
+
+
+def write(run: Run) -> Path:
+    """Draw `run.path / "page.html"`, whole or not at all.
+
+    Parameters
+    ----------
+    run : Run
+        A run, opened for reading is enough. Parts that it does not hold are named on the page
+        as left out.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    OSError
+        The directory cannot be written.
+    KeyError
+        A stored part lacks a variable that its figure needs.
+    """
+    target = Path(run.path) / "page.html"
+    text = html(run).encode()
+    descriptor, beside = tempfile.mkstemp(prefix=".page-", suffix=".html", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(beside, target)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def html(run: Run) -> str:
+    """Compose the page of a run as one string."""
+    parts = {name: run.dataset(name) for name in _wanted(run)}
+    reasons = _reasons(run.config)
+    findings = list(run.findings)
+    missing = [p for p in PROTOCOLS if not _present(p, parts)]
+    return Template(_resource("page.html")).substitute(
+        version=escape(version("spinscape")),
+        title=escape(f"{_heading(run.config)} – spinscape"),
+        style=_resource("page.css"),
+        header=_header(run.config, findings, parts),
+        contents=_contents(),
+        main="\n".join(
+            [
+                _summary(findings),
+                *(
+                    _section(p, place, parts, findings, reasons)
+                    for place, p in enumerate(PROTOCOLS)
+                ),
+                _others(findings),
+                _left_out(missing, reasons),
+                _caveats(),
+                _words(),
+                _configuration(run.config),
+            ]
+        ),
+        footer=_footer(),
+        plotly=_plotly(),
+        script=_resource("page.js"),
+    )
+
+
+def _wanted(run: Run) -> list[str]:
+    stored = set(run.part_names())
+    return [name for protocol in PROTOCOLS for name in protocol.parts if name in stored]
+
+
+def _present(protocol: Protocol, parts: Parts) -> bool:
+    return any(name in parts for name in protocol.parts)
+
+
+@cache
+def _resource(name: str) -> str:
+    return files("spinscape.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    return plotly.offline.get_plotlyjs().replace("</script", "<\\/script")
+
+
+def _data_name(config: Mapping[str, Any]) -> str:
+    """Name of the data without the folders it lies in."""
+    return Path(str(config.get("data", "unnamed data"))).name
+
+
+def _heading(config: Mapping[str, Any]) -> str:
+    return f"The loss landscape of networks trained on {_data_name(config)}"
+
+
+def _header(config: Mapping[str, Any], findings: Sequence[Finding], parts: Parts) -> str:
+    facts = [f"data: {_data_name(config)}"]
+    population = parts.get("population")
+    if population is not None:
+        facts.append(f"{population.sizes['replica']} trained networks")
+        facts.append(f"{population.sizes['n']:,} weights each")
+    for name in ("preset", "width", "seed"):
+        value = config.get(name, _settings(config).get(name))
+        if value not in (None, ""):
+            facts.append(f"{name} {value}")
+    facts.append(f"drawn {_day(date.today())}")
+    return "\n".join(
+        [
+            '<p class="eyebrow">spinscape · explore</p>',
+            f"<h1>{escape(_heading(config))}</h1>",
+            markup.paragraphs(" · ".join(facts), style="facts"),
+            markup.paragraphs(
+                "Many copies of one network were trained on the same data. Four questions from "
+                "the physics of glasses are put to them: what the ground around them looks like, "
+                "what stands between them, whether they form families, and whether smoother "
+                "ground means fewer mistakes on new data.",
+                style="lead",
+            ),
+        ]
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings = config.get("settings", {})
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def _day(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"
+
+
+def _contents() -> str:
+    entries = [("findings", "Findings"), *((p.key, p.title) for p in PROTOCOLS)]
+    entries += [("left-out", "Left out"), ("caveats", "Caveats"), ("words", "Words")]
+    entries += [("configuration", "Configuration")]
+    items = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title in entries)
+    return f"<ul>{items}</ul>"
+
+
+def _block(key: str, title: str, inside: str, *, eyebrow: str = "") -> str:
+    above = markup.paragraphs(eyebrow, style="eyebrow")
+    return f'<section id="{key}">\n{above}<h2>{escape(title)}</h2>\n{inside}\n</section>'
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    anchors = {alias: (p.key, p.title) for p in PROTOCOLS for alias in (p.key, *p.aliases)}
+    inside = markup.paragraphs(verdicts.tally(findings), style="lead")
+    if findings:
+        inside += verdicts.summary(findings, anchors)
+    return _block("findings", "Findings at a glance", inside)
+
+
+def _section(
+    protocol: Protocol,
+    place: int,
+    parts: Parts,
+    findings: Sequence[Finding],
+    reasons: Mapping[str, str],
+) -> str:
+    eyebrow = f"Protocol {place}" if place else "Before the protocols"
+    question = markup.paragraphs(protocol.question, style="lead")
+    if not _present(protocol, parts):
+        notice = markup.paragraphs(_absence(protocol, reasons), style="notice")
+        inside = f"{question}{markup.paragraphs(protocol.why)}{notice}"
+        return _block(protocol.key, protocol.title, inside, eyebrow=eyebrow)
+    own = [f for f in findings if f.protocol in (protocol.key, *protocol.aliases)]
+    pieces = [
+        question,
+        markup.paragraphs(protocol.why),
+        *(markup.drawing(drawing) for drawing in _drawings(protocol, parts)),
+        '<div class="beside">',
+        _found(own),
+        "<div>\n<h3>How it was measured</h3>",
+        markup.paragraphs(protocol.method),
+        _where(protocol, parts),
+        "</div>\n</div>",
+    ]
+    return _block(protocol.key, protocol.title, "\n".join(pieces), eyebrow=eyebrow)
+
+
+def _found(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return ""
+    cards = "\n".join(verdicts.card(finding) for finding in findings)
+    return f"<div>\n<h3>What was found</h3>\n{cards}\n</div>"
+
+
+def _drawings(protocol: Protocol, parts: Parts) -> list[Drawing]:
+    return protocol.draw({name: parts[name] for name in protocol.parts if name in parts})
+
+
+def _where(protocol: Protocol, parts: Parts) -> str:
+    stored = [name for name in protocol.parts if name in parts]
+    names = ", ".join(f"<code>data.zarr/{escape(name)}</code>" for name in stored)
+    lines = ["import xarray as xr", ""]
+    for name in stored:
+        variable = markup.slug(name).replace("-", "_")
+        lines.append(f'{variable} = xr.open_zarr("data.zarr", group="{name}", consolidated=False)')
+    lines.append(f"print({variable})")
+    missing = [name for name in protocol.parts if name not in parts]
+    lacking = f" Not in this run: {escape(', '.join(missing))}." if missing else ""
+    return (
+        f"<h3>Where the data is</h3>\n<p>In the folder of this page: {names}.{lacking}</p>\n"
+        + markup.details("How to open it in Python", markup.code("\n".join(lines)))
+    )
+
+
+def _reasons(config: Mapping[str, Any]) -> dict[str, str]:
+    """Read why protocols were left out, whether the run gives reasons or names only."""
+    left_out = config.get("left_out", {})
+    if isinstance(left_out, Mapping):
+        return {str(name): str(reason) for name, reason in left_out.items()}
+    return {str(name): "" for name in left_out}
+
+
+def _absence(protocol: Protocol, reasons: Mapping[str, str]) -> str:
+    reason = next((reasons[k] for k in (protocol.key, *protocol.aliases) if reasons.get(k)), "")
+    return f"This run does not hold it. {f'Reason: {reason}.' if reason else ''}".strip()
+
+
+def _others(findings: Sequence[Finding]) -> str:
+    known = {alias for p in PROTOCOLS for alias in (p.key, *p.aliases)}
+    rest = [verdicts.card(f) for f in findings if f.protocol not in known]
+    return _block("other", "Other findings", "\n".join(rest)) if rest else ""
+
+
+def _left_out(missing: Sequence[Protocol], reasons: Mapping[str, str]) -> str:
+    if missing:
+        inside = markup.pairs((p.title, _absence(p, reasons)) for p in missing)
+    else:
+        inside = markup.paragraphs("Nothing: all four protocols were run.")
+    return _block("left-out", "What was left out", inside)
+
+
+def _caveats() -> str:
+    items = "\n".join(f"<li>{escape(text)}</li>" for text in CAVEATS)
+    return _block("caveats", "What this page cannot show", f'<ul class="caveats">{items}</ul>')
+
+
+def _words() -> str:
+    return _block("words", "Words used here", markup.pairs(GLOSSARY))
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    inside = markup.paragraphs(
+        "Everything that decides the numbers above; the same is in run.toml beside this page."
+    )
+    listed = markup.pairs(markup.flat(config))
+    return _block("configuration", "Configuration", inside + markup.details("Show all", listed))
+
+
+def _footer() -> str:
+    return markup.paragraphs(
+        f"Drawn by spinscape {version('spinscape')}. This page is one file: it loads nothing from "
+        "the network and can be kept, sent and printed."
+    )
