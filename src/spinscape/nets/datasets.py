@@ -113,11 +113,11 @@ def _read(source: str | os.PathLike[str] | tuple[Any, Any], seed: int) -> _Sourc
     if text == "digits":
         return _digits()
     path = Path(text)
-    if path.is_dir():
+    if text and path.is_dir():
         return _Source(list(datafiles.read_idx_folder(path)), path.resolve().name, f"IDX: {path}")
     if path.suffix == ".npz" and path.exists():
         return _Source([datafiles.read_npz(path)], path.stem, f"x and y of {path}")
-    if path.exists():
+    if text and path.exists():
         raise ValueError(f"{text}: cannot read this kind of file; data is {_SOURCES}")
     if usercode.is_spelled_like_code(text):
         return _given(usercode.call(text, seed=seed), text, f"made by {text}")

@@ -68,7 +68,7 @@ def mlp(
     """
     if isinstance(hidden, Integral | str):
         raise TypeError(f"hidden must be a sequence of widths, got {hidden!r}; say [{hidden}]")
-    shape = [inputs] if isinstance(inputs, int) else list(inputs)
+    shape = list(inputs) if isinstance(inputs, Sequence) else [inputs]
     _refuse_below_one(inputs=shape, hidden=hidden, outputs=[outputs])
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r} is unknown; known: {', '.join(ACTIVATIONS)}")

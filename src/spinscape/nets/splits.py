@@ -120,8 +120,8 @@ def check(
         first = int(wrong.nonzero()[0])
         allowed = "at least 0" if classes is None else f"in 0 .. {classes - 1}"
         raise ValueError(
-            f"{name}: {int(wrong.sum()):,} labels out of range, the first {int(y[first])} at "
-            f"index {first}; they must be {allowed}: {REMAP}"
+            f"{name}: labels out of range ({int(wrong.sum()):,} of {len(y):,}), the first "
+            f"{int(y[first])} at index {first}; they must be {allowed}: {REMAP}"
         )
     _refuse_not_finite(x, name)
 
@@ -131,8 +131,9 @@ def _refuse_not_finite(x: Tensor, name: str) -> None:
     if wrong.any():
         first = np.unravel_index(int(wrong.flatten().int().argmax()), x.shape)
         raise ValueError(
-            f"{name}: x holds {int(wrong.sum()):,} values that are not finite in {x.dtype}, the "
-            f"first at index {tuple(map(int, first))}; remove or replace these samples"
+            f"{name}: x holds values that are not finite in {x.dtype} ({int(wrong.sum()):,} of "
+            f"{x.numel():,}), the first at index {tuple(map(int, first))}; "
+            "remove or replace these samples"
         )
 
 
@@ -175,7 +176,8 @@ def as_split(x: Any, y: Any, name: str, *, dtype: torch.dtype, flatten: bool) ->
     if inputs.ndim == 3:
         n, height, width = inputs.shape
         inputs = inputs.reshape((n, height * width) if flatten else (n, 1, height, width))
-    values = torch.from_numpy(inputs.astype(_FLOATS[dtype]))
+    with np.errstate(over="ignore"):  # `check` counts what overflowed
+        values = torch.from_numpy(inputs.astype(_FLOATS[dtype]))
     if inputs.dtype == np.uint8:
         values /= 255
     split = Split(values, torch.from_numpy(_whole(labels, name)))
