@@ -15,7 +15,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from spinscape.nets.chunks import CACHE, MEMORY, Plan, pieces, plan
 from spinscape.nets.dense import ACTIVATIONS, DenseStack, stack_of
-from spinscape.nets.losses import Loss, are_labels
+from spinscape.nets.losses import Loss, are_labels, judge
 from spinscape.nets.normalisation import reestimate, statistics_batches, tracking_layers
 from spinscape.nets.template import Template
 from spinscape.nets.weightspace import WeightSpace
@@ -212,31 +212,24 @@ class PointEvaluator:
         return bool(tracking_layers(self.engine.template.module))
 
     def __call__(
-        self, points: Float[Tensor, "P n"], x: Tensor, y: Tensor
+        self, points: Float[Tensor, "P n"], x: Tensor, y: Tensor, with_error: bool = True
     ) -> tuple[Float[Tensor, "P"], Float[Tensor, "P"]]:
         """Loss and error rate of every point (not a number where `y` holds no class labels)."""
-        loss, error = points.new_zeros(len(points)), points.new_full((len(points),), torch.nan)
+        found = points.new_empty(2, len(points))
         cuts = self.cuts(points, x)
+        labelled: bool | None = None if with_error else False
         with torch.no_grad():
             for rows in pieces(len(points), cuts.points):
                 buffers = self.buffers(points[rows])
-                parts = [
-                    self._weighted(points[rows], x[samples], y[samples], buffers, len(x))
-                    for samples in pieces(len(x), cuts.samples)
-                ]
-                loss[rows], error[rows] = torch.stack(parts).sum(0)
-        return loss, error
-
-    def _weighted(
-        self, points: Tensor, x: Tensor, y: Tensor, buffers: Mapping[str, Tensor], total: int
-    ) -> Float[Tensor, "2 P"]:
-        outputs = self.engine.outputs(points, x, buffers=buffers)
-        if are_labels(outputs, y):
-            both = torch.stack(self.loss.value_and_error(outputs, y, own=False))
-        else:
-            value = self.loss.value(outputs, y, own=False)
-            both = torch.stack([value, torch.full_like(value, torch.nan)])
-        return both.mul_(len(x) / total)
+                sums = points.new_zeros(2, rows.stop - rows.start)
+                for samples in pieces(len(x), cuts.samples):
+                    outputs = self.engine.outputs(points[rows], x[samples], buffers=buffers)
+                    if labelled is None:
+                        labelled = are_labels(y, outputs.shape[2:])
+                    share = outputs.shape[1] / len(x)
+                    sums.add_(judge(self.loss, outputs, y[samples], labelled), alpha=share)
+                found[:, rows] = sums
+        return found[0], found[1]
 
     def cuts(self, points: Tensor, x: Tensor, factor: float = 1.0) -> Plan:
         """How to cut points and samples for work that keeps `factor` times the forward pass."""

@@ -7,13 +7,22 @@ derivative; any callable of a single model's outputs joins through ``torch.vmap`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["CrossEntropy", "Custom", "Loss", "MeanSquare", "are_labels", "error_rate", "loss_of"]
+__all__ = [
+    "CrossEntropy",
+    "Custom",
+    "Loss",
+    "MeanSquare",
+    "are_labels",
+    "error_rate",
+    "judge",
+    "loss_of",
+]
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -180,11 +189,29 @@ def error_rate(
     return _wrong(outputs, outputs.amax(-1, keepdim=True), labels)
 
 
-def are_labels(outputs: Float[Tensor, "P B *output"], y: Tensor) -> bool:
-    """Tell whether shared targets ``y`` are labels of the classes on the outputs' last axis."""
-    if y.is_floating_point() or outputs.shape[-1] < 2 or y.shape != outputs.shape[1:-1]:
+def are_labels(y: Tensor, output_shape: Sequence[int]) -> bool:
+    """Tell whether shared targets are labels of the classes on the last axis of the outputs.
+
+    Parameters
+    ----------
+    y : [S, ...]
+    output_shape
+        Shape of one model's output for one sample.
+    """
+    *positions, classes = output_shape or (1,)
+    if y.is_floating_point() or classes < 2 or list(y.shape[1:]) != positions:
         return False
-    return bool(y.min() >= 0) and bool(y.max() < outputs.shape[-1])
+    return bool(y.min() >= 0) and bool(y.max() < classes)
+
+
+def judge(
+    loss: Loss, outputs: Float[Tensor, "P B *output"], y: Tensor, labelled: bool
+) -> Float[Tensor, "2 P"]:
+    """Loss and error rate on shared targets; the error is not a number if they are no labels."""
+    if labelled:
+        return torch.stack(loss.value_and_error(outputs, y, own=False))
+    value = loss.value(outputs, y, own=False)
+    return torch.stack([value, torch.full_like(value, torch.nan)])
 
 
 def _wrong(outputs: Tensor, top: Tensor, labels: Tensor) -> Tensor:
