@@ -234,6 +234,19 @@ def test_strings_of_a_run_cannot_become_markup(tmp_path: Path) -> None:
     assert "<script" not in label
 
 
+@pytest.mark.parametrize("part", ["population", "walk/free", "walk/thermal", "hierarchy"])
+def test_a_dataset_is_drawn_for_a_notebook(part: str, run: SyntheticRun) -> None:
+    figures = report.draw(run.parts[part])
+    assert figures
+    assert all(isinstance(figure, go.Figure) for figure in figures.values())
+    assert ("walks-thermal" in figures) == (part == "walk/thermal")
+
+
+def test_a_foreign_dataset_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"variables \['temperature'\]"):
+        report.draw(xr.Dataset({"temperature": 1.0}))
+
+
 def test_findings_of_unknown_protocols_are_shown(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path)
     words = dict.fromkeys(("protocol", "question", "statement", "rule"), "tunnelling")

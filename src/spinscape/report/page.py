@@ -273,7 +273,11 @@ def _configuration(config: Mapping[str, Any]) -> str:
         "Everything that decides the numbers above; the same is in run.toml beside this page."
     )
     listed = markup.pairs(markup.flat(config))
-    return _block("configuration", "Configuration", inside + markup.details("Show all", listed))
+    return _block(
+        "configuration",
+        "Configuration",
+        inside + markup.details("Show all", listed, style="settings"),
+    )
 
 
 def _footer() -> str:
