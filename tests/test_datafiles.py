@@ -55,6 +55,14 @@ def test_npz_without_labels_names_what_it_holds(tmp_path):
         read_npz(tmp_path / "a.npz")
 
 
+def test_npz_entry_that_is_no_array(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X)
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("y", "0 1")
+    with pytest.raises(ValueError, match="needs arrays named x and y, holds x"):
+        read_npz(tmp_path / "a.npz")
+
+
 def test_npz_of_objects_is_never_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):

@@ -60,8 +60,8 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [name.removesuffix(".npy") for name in archive.namelist()]
-            if not {"x", "y"} <= set(found):
+            found = {name[:-4] for name in archive.namelist() if name.endswith(".npy")}
+            if not {"x", "y"} <= found:
                 raise ValueError(
                     f"needs arrays named x and y, holds {', '.join(sorted(found)) or 'none'}; "
                     "write it with numpy.savez(path, x=inputs, y=labels)"
