@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from operator import index as as_integer
 from typing import TypeAlias, TypeVar
@@ -60,10 +60,10 @@ def arrivals(
     workers: int | None = 1,
     *,
     progress: Progress | None = None,
-) -> Iterator[tuple[int, T]]:
+) -> Generator[tuple[int, T], None, None]:
     """Compute every cell and give (index of the cell, result) as they arrive.
 
-    Parameters and errors are those of `map`.
+    Parameters and errors are those of `map`. Closing the generator gives up the rest.
     """
     jobs = tuple(cells)
     for number, cell in enumerate(jobs):
@@ -141,7 +141,7 @@ def _result(number: int, total: int, cell: Callable[[], T]) -> T:
 
 def _reported(
     results: Iterator[tuple[int, T]], total: int, progress: Progress | None
-) -> Iterator[tuple[int, T]]:
+) -> Generator[tuple[int, T], None, None]:
     for done, result in enumerate(results, start=1):
         if progress is not None:
             progress(done, total)

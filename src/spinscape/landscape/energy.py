@@ -149,7 +149,7 @@ class Landscape:
         loss, error = self._evaluator(points.detach(), self.x, self.y)
         return loss.view(batch), error.view(batch)
 
-    def outputs(self, points: Points) -> Float[Tensor, "*batch S *output"]:
+    def outputs(self, points: Points) -> Float[Tensor, "*batch S C"]:
         """Run every point on all samples (the outputs are kept in memory all at once)."""
         points, batch = self._rows(points)
         cuts = self._evaluator.cuts(points, self.x)
@@ -249,7 +249,7 @@ class Landscape:
                 "shapes [lines, n]"
             )
         origins, directions = origins.detach(), directions.detach().to(origins.dtype)
-        lam = coordinates(lam, "lam", origins)
+        lam = coordinates(lam, "lam", origins.device).to(origins.dtype)
         if self._stack is not None and len(lam) > 2:
             with torch.no_grad():
                 return scan_lines(
@@ -280,7 +280,7 @@ class Landscape:
             ``loss [lam]`` and ``error [lam]`` (the latter if the targets are class labels).
         """
         basis = self._basis(origin, points_of(direction)[None])
-        lam = coordinates(lam, "lam", basis)
+        lam = coordinates(lam, "lam", basis.device)
         loss, error = self.subspace(basis[0], basis[1:], lam[:, None])
         return self._dataset("line", {"lam": lam}, basis, loss, error)
 
@@ -304,7 +304,7 @@ class Landscape:
         self.space.check(d1, "d1", ndim=1)
         self.space.check(d2, "d2", ndim=1)
         basis = self._basis(origin, torch.stack([d1, d2]))
-        a, b = coordinates(a, "a", basis), coordinates(b, "b", basis)
+        a, b = coordinates(a, "a", basis.device), coordinates(b, "b", basis.device)
         grid = torch.stack(torch.meshgrid(a, b, indexing="ij"), -1)
         loss, error = self.subspace(basis[0], basis[1:], grid)
         return self._dataset("plane", {"a": a, "b": b}, basis, loss, error)

@@ -11,8 +11,8 @@ from torch import Tensor
 __all__ = ["coordinates", "scan_dataset"]
 
 
-def coordinates(values: Any, name: str, like: Tensor) -> Tensor:
-    """Return positions along an axis as a tensor; 51 from −1 to 1 if none are given.
+def coordinates(values: Any, name: str, device: torch.device) -> Tensor:
+    """Return positions along an axis in double precision; 51 from −1 to 1 if none are given.
 
     Raises
     ------
@@ -20,8 +20,8 @@ def coordinates(values: Any, name: str, like: Tensor) -> Tensor:
         If they are not a list of finite numbers.
     """
     if values is None:
-        return torch.linspace(-1, 1, 51, dtype=like.dtype, device=like.device)
-    found = torch.as_tensor(values, dtype=like.dtype, device=like.device)
+        return torch.linspace(-1, 1, 51, dtype=torch.float64, device=device)
+    found = torch.as_tensor(values, dtype=torch.float64, device=device)
     if found.ndim != 1 or not len(found) or not torch.isfinite(found).all():
         raise ValueError(f"{name}: expected a list of finite numbers, got {values!r}")
     return found

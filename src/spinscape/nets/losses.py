@@ -87,27 +87,30 @@ def loss_of(loss: str | LossFunction | Loss) -> Loss:
 class CrossEntropy(Loss):
     """Mean negative log-probability of the label, in nats; classes stand on the last axis."""
 
+    # Written out because torch.log_softmax over a short last axis is four times slower on CPUs.
+    # With d = outputs - top, loss = log Σ exp d - d[label], and the label is right where d is 0.
+
     name = "cross_entropy"
 
     def value(self, outputs: Tensor, y: Tensor, *, own: bool | None = None) -> Tensor:
         """Mean loss per sample of every point (differentiable)."""
-        # Not torch.log_softmax: over a short last axis it is four times slower on CPUs.
-        top = outputs.detach().amax(-1, keepdim=True)
-        total = (outputs - top).exp_().sum(-1, keepdim=True)
-        return self._mean(total, top, outputs, _labels(outputs, y, own))
+        below = outputs - outputs.detach().amax(-1, keepdim=True)
+        at_label = _at(below, _labels(outputs, y, own))
+        return _mean(below.exp_().sum(-1).log_() - at_label)
 
     def output_gradient(
         self, outputs: Tensor, y: Tensor, *, own: bool | None = None
     ) -> tuple[Tensor, Tensor]:
         """Value, and its derivative with respect to the outputs: softmax minus one-hot label."""
         labels = _labels(outputs, y, own)
-        samples = outputs[0, ..., 0].numel()
-        top = outputs.amax(-1, keepdim=True)
-        gradient = (outputs - top).exp_()
+        samples = labels[0].numel()
+        below = outputs - outputs.amax(-1, keepdim=True)
+        at_label = _at(below, labels)
+        gradient = below.exp_()
         total = gradient.sum(-1, keepdim=True)
-        value = self._mean(total, top, outputs, labels)
+        value = _mean(total.log().squeeze(-1) - at_label)
         gradient.mul_((1 / samples) / total)
-        gradient.scatter_add_(-1, labels, gradient.new_tensor(-1 / samples).expand(labels.shape))
+        _add_at(gradient, labels, -1 / samples)
         return value, gradient
 
     def value_and_error(
@@ -115,14 +118,10 @@ class CrossEntropy(Loss):
     ) -> tuple[Tensor, Tensor]:
         """Value and error rate in one pass."""
         labels = _labels(outputs, y, own)
-        top = outputs.amax(-1, keepdim=True)
-        wrong = _wrong(outputs, top, labels)
-        total = (outputs - top).exp_().sum(-1, keepdim=True)
-        return self._mean(total, top, outputs, labels), wrong
-
-    @staticmethod
-    def _mean(total: Tensor, top: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
-        return (total.log() + (top - outputs.gather(-1, labels))).flatten(1).mean(1)
+        below = outputs - outputs.amax(-1, keepdim=True)
+        at_label = _at(below, labels)
+        wrong = _wrong(below, at_label, labels)
+        return _mean(below.exp_().sum(-1).log_() - at_label), wrong
 
 
 class MeanSquare(Loss):
@@ -183,10 +182,11 @@ def error_rate(
 ) -> Float[Tensor, "P"]:
     """Fraction of samples whose largest output is not at the label.
 
-    Among equal outputs the first counts, as in ``argmax``; an output that is not a number is wrong.
+    Among equal outputs the first counts, as in ``argmax``. Not a number where an output is not.
     """
     labels = _labels(outputs, y, own)
-    return _wrong(outputs, outputs.amax(-1, keepdim=True), labels)
+    below = outputs - outputs.amax(-1, keepdim=True)
+    return _wrong(below, _at(below, labels), labels)
 
 
 def are_labels(y: Tensor, output_shape: Sequence[int]) -> bool:
@@ -214,18 +214,22 @@ def judge(
     return torch.stack([value, torch.full_like(value, torch.nan)])
 
 
-def _wrong(outputs: Tensor, top: Tensor, labels: Tensor) -> Tensor:
-    right = outputs.gather(-1, labels) == top
-    # argmax over an axis that is not contiguous is 20 times slower than this comparison on CPUs;
-    # it is needed only where two outputs are equal.
-    at_top = outputs == top
-    if torch.count_nonzero(at_top) > right.numel():
-        right &= at_top.to(torch.uint8).argmax(-1, keepdim=True) == labels
-    return 1 - right.flatten(1).to(outputs.dtype).mean(1)
+def _wrong(below: Tensor, at_label: Tensor, labels: Tensor) -> Tensor:
+    """Error rate, given outputs below their largest one, all of them and at the label."""
+    # argmax over an axis that is not contiguous is 20 times slower on CPUs than this; it is needed
+    # only where two outputs are equal.
+    if below.numel() - torch.count_nonzero(below) > labels.numel():
+        wrong = (below == 0).to(torch.uint8).argmax(-1) != labels
+        return _mean(wrong.to(below.dtype))
+    return -_mean(at_label.sign())
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.flatten(1).mean(1)
 
 
 def _labels(outputs: Tensor, y: Tensor, own: bool | None) -> Tensor:
-    """Class labels as an index into the last axis of the outputs, ``[P, B, 1]``."""
+    """Class labels ``[P, B, ...]`` as an index into the last axis of the outputs."""
     if y.is_floating_point():
         raise ValueError(f"y has dtype {y.dtype}: class labels are integers (loss='mse' regresses)")
     own = y.ndim == outputs.ndim - 1 if own is None else own
@@ -236,14 +240,43 @@ def _labels(outputs: Tensor, y: Tensor, own: bool | None) -> Tensor:
             f"y has shape {tuple(y.shape)} and the outputs {tuple(outputs.shape)} [point, sample, "
             "class]: expected one label per sample and the classes on the last axis"
         )
-    return labels.expand(outputs.shape[:-1]).unsqueeze(-1)
+    return labels.expand(outputs.shape[:-1])
+
+
+def _at(values: Tensor, labels: Tensor) -> Tensor:
+    """Values ``[P, B, ..., C]`` at the labels ``[P, B, ...]``."""
+    if not _samples_last(values):
+        return values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    return values.transpose(1, 2).flatten(1).gather(1, _flat_index(labels))
+
+
+def _add_at(values: Tensor, labels: Tensor, amount: float) -> None:
+    """Add an amount to values ``[P, B, ..., C]`` at the labels, in place."""
+    added = values.new_tensor(amount).expand(labels.shape)
+    if not _samples_last(values):
+        values.scatter_add_(-1, labels.unsqueeze(-1), added.unsqueeze(-1))
+    else:
+        values.transpose(1, 2).flatten(1).scatter_add_(1, _flat_index(labels), added)
+
+
+def _samples_last(values: Tensor) -> bool:
+    """Whether the samples, not the classes, are contiguous, as in what a dense stack returns."""
+    return values.ndim == 3 and values.transpose(1, 2).is_contiguous()
+
+
+def _flat_index(labels: Tensor) -> Tensor:
+    """Index of the labels ``[P, B]`` into rows of C times B values; quicker than three axes."""
+    samples = labels.shape[1]
+    row = labels[:1] if labels.stride(0) == 0 else labels
+    index = row * samples + torch.arange(samples, device=labels.device)
+    return index.expand(labels.shape)
 
 
 def _targets(outputs: Tensor, y: Tensor, own: bool | None) -> Tensor:
     """Targets of the squared error, in the shape of the outputs (labels become one-hot)."""
     if not y.is_floating_point():
         labels = _labels(outputs, y, own)
-        return torch.zeros_like(outputs).scatter_(-1, labels, 1.0)
+        return torch.zeros_like(outputs).scatter_(-1, labels.unsqueeze(-1), 1.0)
     own = y.ndim == outputs.ndim if own is None else own
     targets = y if own else y.unsqueeze(0)
     # Never broadcast silently: outputs [B, 1] against y [B] would compare all pairs of samples.

@@ -1,0 +1,380 @@
+"""Random walks in weight space: many walkers, free or at a temperature.
+
+A *free* walk accepts every step. From a point with Hessian H its energy rises on average by
+½ t tr(S H S) after t steps of standard deviations S (½σ²t tr H for isotropic steps): the quadratic
+law. A landscape is rugged where its walkers depart from it. A *thermal* walk accepts a step that
+changes the energy by ΔE with probability min(1, exp(−ΔE/T)) (Metropolis et al. 1953), which leaves
+exp(−E/T) invariant for the symmetric moves of `glass.moves`; k_B = 1, and T is in nats where the
+energy is a mean loss per sample. The question is that of arXiv 2407.20724, the method is ours.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from spinscape.glass.energies import EnergyLike, batch_of, energy_function
+from spinscape.glass.moves import Move, generators
+from spinscape.glass.quadratic import quadratic_law
+from spinscape.glass.records import labelled, provenance
+from spinscape.statistics import Finding, Interval, bootstrap
+
+__all__ = ["Info", "State", "Walker", "diffusion", "quadratic_law", "walk", "walk_findings"]
+
+SOURCE = "random walks in parameter space, a protocol of arXiv 2407.20724; method ours"
+
+
+class State(NamedTuple):
+    """What the next step needs."""
+
+    point: Float[Tensor, "walker n"]
+    energy: Float[Tensor, "walker"] | None  # None: not asked for since the point moved
+    fixed: Tensor  # what the move keeps from the start
+
+
+class Info(NamedTuple):
+    """What a step did."""
+
+    accepted: Bool[Tensor, "walker"]
+    finite: Bool[Tensor, "walker"]  # the proposal's energy, where the rule asked for it
+
+
+class Rule(NamedTuple):
+    """Whether a proposal is accepted, given both energies, log u and the temperature."""
+
+    accept: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None
+    needs_temperature: bool
+
+
+def _metropolis(energy: Tensor, proposed: Tensor, log_u: Tensor, temperature: Tensor) -> Tensor:
+    return proposed.isfinite() & (log_u < (energy - proposed).double() / temperature)
+
+
+RULES = {
+    "free": Rule(accept=None, needs_temperature=False),
+    "thermal": Rule(accept=_metropolis, needs_temperature=True),
+}
+
+
+@dataclass(frozen=True)
+class Walker:
+    """A walk's settings: its energy, how it moves and what it accepts."""
+
+    energy: Callable[[Tensor], Tensor]
+    move: Move
+    rule: Rule
+    temperature: Float[Tensor, "walker"] | None = None
+
+    def init(self, points: Float[Tensor, "walker n"]) -> State:
+        """Put every walker at its start; ValueError where the energy is not finite."""
+        energy = self.energy(points)
+        bad = (~energy.isfinite()).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"points: the energy of walkers {bad[:8]} is not finite at the start; "
+                "leave diverged replicas out"
+            )
+        return State(points, energy, self.move.init(points))
+
+    def step(self, state: State, generators: Sequence[torch.Generator]) -> tuple[State, Info]:
+        """Move all walkers once, each with its own generator."""
+        proposal = self.move.propose(state.point, state.fixed, generators)
+        if self.rule.accept is None:
+            every = torch.ones(len(proposal), dtype=torch.bool, device=proposal.device)
+            return State(proposal, None, state.fixed), Info(every, every)
+        now, proposed = self.energies(state), self.energy(proposal)
+        log_u = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
+        accepted = self.rule.accept(now, proposed, log_u.log().to(now.device), self.temperature)
+        point = torch.where(accepted[:, None], proposal, state.point)
+        energy = torch.where(accepted, proposed, now)
+        return State(point, energy, state.fixed), Info(accepted, proposed.isfinite())
+
+    def energies(self, state: State) -> Float[Tensor, "walker"]:
+        """Energies of the walkers; a free walk asks for them only when they are recorded."""
+        return self.energy(state.point) if state.energy is None else state.energy
+
+
+def walk(
+    energy: EnergyLike,
+    points: "Float[Tensor, '*walker n'] | xr.DataArray | xr.Dataset",
+    *,
+    rule: str = "free",
+    move: Move,
+    steps: int,
+    temperature: float | Sequence[float] | None = None,
+    record: int | Sequence[int] = 50,
+    probes: int = 0,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Walk from given points and record energy, displacement and overlap with the start.
+
+    Walker k's steps depend on `seed` and k alone, not on who walks beside it or on how its energy
+    is chunked. A proposal whose energy is not finite is rejected by a thermal walk; a free walk
+    records it as it is; both are counted in ``non_finite``.
+
+    Parameters
+    ----------
+    energy : Energy or callable
+        A `Landscape`, anything with ``.energy(points [..., n])``, or such a function.
+    points : Tensor, DataArray or Dataset
+        Starting points ``[walker, n]``, or ``[n]`` for one walker. To send many walkers from one
+        point, repeat it: ``point.expand(64, -1)``.
+    rule : {"free", "thermal"}
+        Accept every step, or by Metropolis at `temperature`.
+    move : Move
+        ``Gaussian(step)`` or ``FilterGaussian(step, filters)``.
+    steps : int
+        Steps of each walker.
+    temperature : float or one per walker
+        Of a thermal walk, in units of the energy (nats).
+    record : int or sequence of int
+        How many times to record, evenly spaced from 0 to `steps`; or the steps at which to.
+    probes : int
+        Hutchinson probes for ``quadratic_law [walker, step]``, the rise that the curvature at the
+        start foretells (`quadratic_law`); 0 leaves it out. The energy must have ``hvp``.
+    seed : int
+        Fixes all random numbers.
+
+    Returns
+    -------
+    Dataset
+        ``energy``, ``displacement`` (‖w − w₀‖), ``overlap`` (w·w₀/‖w‖‖w₀‖) over ``walker, step``;
+        ``acceptance``, ``non_finite`` over ``walker``; the last ``point [walker, n]``;
+        ``temperature [walker]`` of a thermal walk.
+
+    Raises
+    ------
+    ValueError
+        If the rule is unknown, a number is out of range, the temperature is missing (or given to a
+        free walk), or an energy is not finite at the start.
+    """
+    start = batch_of(points)
+    times = _times(record, steps)
+    walker = Walker(
+        energy_function(energy),
+        move,
+        _rule(rule),
+        _temperature(rule, temperature, start),
+    )
+    result = _run(walker, start, times, generators(seed, len(start)))
+    if walker.temperature is not None:
+        result["temperature"] = labelled("walker", walker.temperature, "temperature", "nats")
+        if walker.temperature.unique().numel() == 1:
+            result.attrs["temperature"] = float(walker.temperature[0])
+    if probes:
+        law = quadratic_law(energy, start, move=move, probes=probes, seed=seed)
+        result["quadratic_law"] = labelled(
+            ("walker", "step"),
+            law["rise"].values[:, None] * np.asarray(times),
+            "rise of the energy that the curvature at the start foretells",
+            "nats",
+        )
+    moved = {"name": type(move).__name__, "step": move.step}
+    settings = {"rule": rule, "move": moved, "steps": steps, "probes": probes}
+    result.attrs.update(provenance("walk", SOURCE, seed, **settings))
+    return result
+
+
+def diffusion(walk: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> Interval:
+    """Exponent x of the mean-square displacement ∝ tˣ over the walk's last decade of time.
+
+    A straight line through log ⟨‖w − w₀‖²⟩ against log t at the recorded steps from a tenth of the
+    last to the last, with a bootstrap interval over walkers. 1 is free diffusion, 2 ballistic, 0 a
+    walker that stays in its well.
+
+    Raises
+    ------
+    ValueError
+        If fewer than three recorded steps lie there, there are fewer than two walkers, or none
+        has moved.
+    """
+    chosen = walk["displacement"].transpose("walker", "step")
+    chosen = chosen.where(walk["step"] >= walk["step"].max() / 10, drop=True)
+    if chosen.sizes["step"] < 3:
+        raise ValueError(
+            f"walk: {chosen.sizes['step']} recorded steps in the last decade, expected 3 or more;"
+            " raise record"
+        )
+    log_time = np.log(chosen["step"].values.astype(float))
+    log_time -= log_time.mean()
+    squares = chosen.values.astype(float) ** 2
+    if not squares.any(axis=0).all():
+        raise ValueError("walk: no walker moved, so that displacement has no exponent")
+
+    def exponent(drawn: np.ndarray) -> float:
+        growth = np.log(squares[drawn.astype(int)].mean(0))
+        return float(growth @ log_time / (log_time @ log_time))
+
+    return bootstrap(np.arange(len(squares)), exponent, level=level, seed=seed)
+
+
+def walk_findings(
+    free: xr.Dataset, thermal: xr.Dataset, *, level: float = 0.95, seed: int = 0
+) -> list[Finding]:
+    """Judge a free walk against the quadratic law, and a thermal one against free diffusion.
+
+    `free` must carry ``quadratic_law`` (``walk(…, probes=16)``), else its finding is left out.
+    """
+    found = [_confinement(free, thermal, level, seed)]
+    if "quadratic_law" in free:
+        found.insert(0, _ruggedness_of_walk(free, level, seed))
+    return found
+
+
+LAW_MARGIN = 0.1  # a ratio this close to 1 counts as the quadratic law's
+
+
+def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
+    """Rise of the loss over the quadratic law's, at the end of the free walk."""
+    last = free.isel(step=-1)
+    rise = (last["energy"] - free["energy"].isel(step=0)).values.astype(float)
+    law = last["quadratic_law"].values.astype(float)
+    common = {
+        "protocol": "walk",
+        "question": "Does the loss around a solution rise as its curvature foretells?",
+        "null": "a quadratic bowl with the curvature at the start: ratio 1",
+        "null_value": 1.0,
+        "rule": (
+            "The landscape is more than its quadratic bowl: supported if the interval of the "
+            f"ratio lies outside 1 ± {LAW_MARGIN}, not supported if it lies inside, else undecided"
+        ),
+    }
+    far = float(last["displacement"].mean())
+    told = (
+        f"After {int(last['step'])} free steps, at a distance of {far:.3g}, the loss of "
+        f"{len(rise)} walkers had risen by {rise.mean():.3g} nats on average"
+    )
+    if not np.isfinite(rise).all() or law.mean() <= 0 or len(rise) < 2:
+        why = "the ratio to the quadratic law is undefined"
+        return Finding(**common, statement=f"{told}; {why}", value=None, verdict="undecided")
+    ratio = bootstrap(
+        (rise, law), lambda r, q: r.mean() / q.mean(), paired=True, level=level, seed=seed
+    )
+    low, high = 1 - LAW_MARGIN, 1 + LAW_MARGIN
+    outside = ratio.low > high or ratio.high < low
+    inside = low <= ratio.low and ratio.high <= high
+    return Finding(
+        **common,
+        **ratio._asdict(),
+        statement=f"{told}, {ratio.value:.3g} times what the curvature at the start foretells",
+        verdict="supported" if outside else "not supported" if inside else "undecided",
+    )
+
+
+def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int) -> Finding:
+    """Exponent of the thermal walk's displacement against free diffusion's."""
+    last = int(thermal["step"].max())
+    kinds = np.unique(thermal["temperature"].values)
+    at = " to ".join(f"{T:.3g}" for T in (kinds[[0, -1]] if len(kinds) > 1 else kinds))
+    told = (
+        f"Of {thermal.sizes['walker']} walkers at T = {at} nats, {last} steps each, "
+        f"{float(thermal['acceptance'].mean()):.0%} of the steps were accepted; they ended at a "
+        f"distance of {_end(thermal):.3g} from their start (free walkers: {_end(free):.3g})"
+    )
+    common = {
+        "protocol": "walk",
+        "question": "Does the landscape hold a walker at temperature T near its solution?",
+        "null": "free diffusion: mean-square displacement ∝ t¹",
+        "null_value": 1.0,
+        "rule": (
+            "Held back: supported if the interval of the exponent over the last decade of time "
+            "lies below 1, not supported otherwise; undecided without an exponent"
+        ),
+    }
+    try:
+        exponent = diffusion(thermal, level=level, seed=seed)
+    except ValueError as reason:
+        statement = f"{told}; no exponent ({reason})"
+        return Finding(**common, statement=statement, value=None, verdict="undecided")
+    return Finding(
+        **common,
+        **exponent._asdict(),
+        statement=f"{told}; their mean-square displacement grew as t^{exponent.value:.3g}",
+        verdict="supported" if exponent.high < 1 else "not supported",
+    )
+
+
+def _end(walk: xr.Dataset) -> float:
+    return float(walk["displacement"].isel(step=-1).mean())
+
+
+def _run(
+    walker: Walker, start: Tensor, times: Sequence[int], streams: Sequence[torch.Generator]
+) -> xr.Dataset:
+    """Make the steps and keep what is observed at the recorded times."""
+    state = walker.init(start)
+    accepted, refused = (torch.zeros(len(start), device=start.device) for _ in range(2))
+    seen = [_observe(walker, state, start)] if times[0] == 0 else []
+    for time in range(1, times[-1] + 1):
+        state, info = walker.step(state, streams)
+        accepted += info.accepted
+        refused += ~info.finite
+        if time in times:
+            seen.append(_observe(walker, state, start))
+    observed = torch.stack(seen, dim=-1)
+    refused += (~observed[0].isfinite()).sum(-1)
+    dims = ("walker", "step")
+    result = xr.Dataset(coords={"step": ("step", np.asarray(times), {"long_name": "steps made"})})
+    result["energy"] = labelled(dims, observed[0], "energy", "nats")
+    result["displacement"] = labelled(dims, observed[1], "distance from the start")
+    result["overlap"] = labelled(dims, observed[2], "overlap with the start")
+    rate = accepted / times[-1]
+    result["acceptance"] = labelled("walker", rate, "fraction of steps accepted")
+    result["non_finite"] = labelled("walker", refused.long(), "energies that were not finite")
+    result["point"] = labelled(("walker", "n"), state.point, "weights after the last step")
+    return result
+
+
+def _observe(walker: Walker, state: State, start: Tensor) -> Float[Tensor, "3 walker"]:
+    length, first = state.point.norm(dim=-1), start.norm(dim=-1)
+    overlap = (state.point * start).sum(-1) / (length * first)
+    moved = (state.point - start).norm(dim=-1)
+    return torch.stack([walker.energies(state).to(moved.dtype), moved, overlap])
+
+
+def _times(record: int | Sequence[int], steps: int) -> list[int]:
+    if steps < 1:
+        raise ValueError(f"steps={steps}: expected 1 or more")
+    if isinstance(record, int):
+        if record < 2:
+            raise ValueError(f"record={record}: expected 2 or more times, the start and the end")
+        return sorted({round(t) for t in np.linspace(0, steps, min(record, steps + 1))})
+    times = sorted({int(t) for t in record} | {steps})
+    if times[0] < 0 or times[-1] > steps:
+        raise ValueError(f"record: steps from 0 to {steps}, got {times[0]} to {times[-1]}")
+    return times
+
+
+def _rule(name: str) -> Rule:
+    if name not in RULES:
+        raise ValueError(f"rule={name!r}: expected one of {', '.join(RULES)}")
+    return RULES[name]
+
+
+def _temperature(
+    rule: str, temperature: float | Sequence[float] | None, start: Tensor
+) -> Float[Tensor, "walker"] | None:
+    if not _rule(rule).needs_temperature:
+        if temperature is not None:
+            raise ValueError(
+                f"temperature={temperature}: a {rule} walk has none; use rule='thermal'"
+            )
+        return None
+    if temperature is None:
+        raise ValueError(f"temperature: a {rule} walk needs one, in units of the energy (nats)")
+    values = torch.as_tensor(temperature, dtype=torch.float64, device=start.device)
+    if values.ndim > 1 or (values.ndim == 1 and len(values) != len(start)):
+        raise ValueError(
+            f"temperature: expected one number or one for each of {len(start)} walkers, "
+            f"got shape {tuple(values.shape)}"
+        )
+    if not bool(((values > 0) & values.isfinite()).all()):
+        raise ValueError(
+            f"temperature={temperature}: expected positive numbers; free walks are T→∞"
+        )
+    return values.expand(len(start))
