@@ -2,28 +2,39 @@
 
 import argparse
 import json
-import resource
+import os
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import import_module
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness import Case
+from benchmarks.harness import Case, peak_megabytes, run
 
 TOPICS = ("training", "landscape", "align")
 
 
-def run(topics: tuple[str, ...]) -> Iterator[Case]:
-    """Yield the rows of the topics, one after another."""
+def measure(topics: tuple[str, ...], threads: int) -> Iterator[Case]:
+    """Yield the rows of the topics, one after another, and say which is done."""
     for topic in topics:
-        yield from import_module(f"benchmarks.{topic}").cases()
+        memory: dict[str, float] = {}
+        for number, duel in enumerate(import_module(f"benchmarks.{topic}").duels()):
+            case = run(duel)
+            if duel.name not in memory:
+                memory[duel.name] = peak_megabytes(
+                    f"import torch; torch.set_num_threads({threads})\n"
+                    f"from benchmarks.{topic} import duels\nduels()[{number}].ours()()"
+                )
+            print(f"{case.name} | {case.peer_name}: done", file=sys.stderr)
+            yield replace(case, memory=memory[duel.name])
 
 
-def show(cases: list[Case]) -> None:
+def show(cases: list[Case], caption: str) -> None:
     """Print the table."""
-    table = Table(title="spinscape against its peers, two in turn on this machine")
+    table = Table(title="spinscape against its peers, two in turn on this machine", caption=caption)
     for heading in ("case", "ours, ms", "peer", "peer, ms", "ratio", "wanted", "peak, MB", "note"):
         table.add_column(heading, overflow="fold")
     for case in cases:
@@ -51,12 +62,19 @@ def main() -> None:
     if unknown:
         parser.error(f"unknown topics {sorted(unknown)}; there are {', '.join(TOPICS)}")
     torch.set_num_threads(arguments.threads)
-    cases = list(run(tuple(arguments.topics) or TOPICS))
+    before = os.getloadavg()[0]
+    cases = list(measure(tuple(arguments.topics) or TOPICS, arguments.threads))
+    load = (before, os.getloadavg()[0])
     if arguments.json:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"peak_megabytes": peak, "cases": [case.to_dict() for case in cases]}))
+        rows = [case.to_dict() for case in cases]
+        print(json.dumps({"threads": arguments.threads, "load": load, "cases": rows}))
     else:
-        show(cases)
+        caption = (
+            "Times: the best of several, and by how much the median exceeds it. Peak: resident "
+            "memory of a process that does our work alone, PyTorch included. "
+            f"{arguments.threads} threads, load {load[0]:.1f} before and {load[1]:.1f} after."
+        )
+        show(cases, caption)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
 
-__all__ = ["Case", "compare", "peak_megabytes"]
+__all__ = ["Case", "Duel", "compare", "missing", "peak_megabytes", "run"]
+
+Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,57 @@ class Case:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Duel:
+    """The same work done by us and by a peer, each prepared when its turn comes.
+
+    Parameters
+    ----------
+    ours, peer : callable
+        Prepare the work, untimed, and return a function that does it.
+    agree : callable
+        Called before anything is timed; fails if the two do not give the same numbers.
+    package : str, optional
+        The peer's import name; a row without it says so.
+    ours_scale, peer_scale, wanted, repeats, note
+        As in `compare`.
+    """
+
+    name: str
+    peer_name: str
+    ours: Callable[[], Work]
+    peer: Callable[[], Work]
+    agree: Callable[[], None]
+    wanted: float | None = None
+    package: str | None = None
+    repeats: int = 7
+    ours_scale: float = 1.0
+    peer_scale: float = 1.0
+    note: str = ""
+
+
+def run(duel: Duel) -> Case:
+    """Check that both agree, then time them."""
+    lost = duel.package is not None and missing(duel.package)
+    if not lost:
+        duel.agree()
+    return compare(
+        duel.name,
+        duel.ours(),
+        None if lost else duel.peer(),
+        duel.peer_name,
+        wanted=duel.wanted,
+        repeats=duel.repeats,
+        ours_scale=duel.ours_scale,
+        peer_scale=duel.peer_scale,
+        note=f"{duel.package} does not import; make bench installs it" if lost else duel.note,
+    )
+
+
 def compare(
     name: str,
-    ours: Callable[[], object],
-    peer: Callable[[], object] | None,
+    ours: Work,
+    peer: Work | None,
     peer_name: str,
     *,
     wanted: float | None = None,
@@ -60,33 +110,42 @@ def compare(
         if peer is not None:
             timings["peer"].append(_seconds(peer) * peer_scale)
     best, spread = _best(timings["ours"])
+    case = Case(name, best, spread, peer_name, None, None, None, wanted, note)
     if peer is None:
-        return Case(name, best, spread, peer_name, None, None, None, wanted, note)
+        return case
     peer_best, peer_spread = _best(timings["peer"])
-    return Case(
-        name, best, spread, peer_name, peer_best, peer_spread, peer_best / best, wanted, note
-    )
+    return replace(case, peer=peer_best, peer_spread=peer_spread, ratio=peer_best / best)
 
 
 def missing(package: str) -> bool:
-    """Whether a peer is not installed (`make bench` installs them)."""
-    return importlib.util.find_spec(package) is None
+    """Whether a peer cannot be imported (`make bench` installs them)."""
+    if importlib.util.find_spec(package) is None:
+        return True
+    try:
+        importlib.import_module(package)
+    except Exception as reason:  # a peer may break on its own dependencies in any way
+        print(f"{package}: {type(reason).__name__}: {reason}", file=sys.stderr)
+        return True
+    return False
 
 
 def peak_megabytes(code: str) -> float:
     """Peak resident memory of a Python snippet in a process of its own, in MB."""
-    tail = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+    tail = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    root = str(Path(__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-c", code + tail],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
-    return float(done.stdout.split()[-1])
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return float(done.stdout.split()[-1]) * unit / 1e6
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def _seconds(function: Work) -> float:
     began = time.perf_counter()
     function()
     return time.perf_counter() - began

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from spinscape.glass.records import labelled, provenance
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.symmetry import HiddenLayer, Symmetry
+from spinscape.nets.weightspace import points as points_of
 
 __all__ = ["PairAlignment", "align", "align_pairs", "match_weights", "solve_assignments"]
 
@@ -41,8 +42,8 @@ class PairAlignment(NamedTuple):
 
 def align(
     module: nn.Module,
-    a: Float[Tensor, "n"],
-    b: Float[Tensor, "n"],
+    a: Float[Tensor, "n"] | xr.DataArray | xr.Dataset,
+    b: Float[Tensor, "n"] | xr.DataArray | xr.Dataset,
     *,
     seed: int = 0,
     symmetry: Symmetry | None = None,
@@ -53,7 +54,7 @@ def align(
     ----------
     module : nn.Module
         Gives the symmetry (`nets.symmetry.of`).
-    a, b : [n]
+    a, b : [n], or a Dataset with ``point``
         Two points.
     seed : int
         Of the order in which the layers of deeper networks are swept; one hidden layer needs none.
@@ -75,6 +76,7 @@ def align(
         If a and b are not two finite points of the module on one device.
     """
     found = symmetries.of(module, symmetry)
+    a, b = points_of(a), points_of(b)
     _check_pair(found, a, b)
     result = align_pairs(found, torch.stack([a, b]), torch.tensor([[0, 1]]), seed=seed)
     units = torch.cat([torch.empty(1, 0).long(), *result.permutations], dim=1)[0]
@@ -172,17 +174,19 @@ def solve_assignments(scores: Float[Tensor, "pair k k"]) -> Int[Tensor, "pair k"
     time. Scipy releases the interpreter's lock while it solves, so large problems share the cores.
     """
     count, width = scores.shape[:2]
+    if not count:
+        return torch.empty(0, width).long()
     chunks = scores.detach().cpu().split(max(1, REDUCTION_CHUNK // max(1, width * width)))
     if width >= THREADED_WIDTH and torch.get_num_threads() > 1 and len(chunks) > 1:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             solved = list(pool.map(_solve_chunk, chunks))
     else:
         solved = [_solve_chunk(chunk) for chunk in chunks]
-    return torch.from_numpy(np.concatenate(solved)) if count else torch.empty(0, width).long()
+    return torch.from_numpy(np.concatenate(solved))
 
 
 def _solve_chunk(scores: Tensor) -> np.ndarray:
-    costs = scores.double().neg_()
+    costs = -scores.double()
     costs -= costs.amin(2, keepdim=True)
     costs -= costs.amin(1, keepdim=True)
     return np.stack([linear_sum_assignment(matrix)[1] for matrix in costs.numpy()])
@@ -211,7 +215,8 @@ def _descend(
     moved = b.clone()
     permutations = [torch.arange(width).repeat(len(b), 1) for width in symmetry.widths]
     size = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
-    least_gain = (8 * torch.finfo(a.dtype).eps * size).cpu()
+    # Below rounding, layers could go in circles; one layer cannot, and its assignment is exact.
+    least_gain = (8 * torch.finfo(a.dtype).eps * size).cpu() * (len(symmetry.layers) > 1)
     step = partial(_improve_layer, symmetry, a, moved, permutations)
     if forward:
         for k in range(len(symmetry.layers)):

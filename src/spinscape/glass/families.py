@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.cluster.hierarchy import fcluster
+from scipy.cluster.hierarchy import cut_tree
 from torch import Tensor
 
 from spinscape.glass.surrogates import Null, nulls_of
@@ -42,7 +42,7 @@ def families_of(
     points: Float[Tensor, "replica n"],
 ) -> Families:
     """Cut the tree at its top level and take K inside each family of at least 8 (else NaN)."""
-    labels = top_clusters(tree, LEAST_MEMBERS)
+    labels = top_clusters(tree)
     sizes = np.bincount(labels)
     within = np.full(len(sizes), np.nan)
     for label in np.flatnonzero(sizes >= LEAST_MEMBERS):
@@ -79,25 +79,24 @@ def is_flat(distance: Float[np.ndarray, "m m"], points: Float[Tensor, "replica n
     return float(np.ptp(sides)) <= 16 * torch.finfo(points.dtype).eps * max(norm, sides.max())
 
 
-def top_clusters(
-    tree: Float[np.ndarray, "merge 4"], least_members: int
-) -> Int[np.ndarray, "replica"]:
+def top_clusters(tree: Float[np.ndarray, "merge 4"]) -> Int[np.ndarray, "replica"]:
     """Cut a tree at its widest gap in height and label the clusters from 0, largest first.
 
-    Only cuts with two clusters of at least `least_members` count, lest a single outlier be taken
-    for the top level; where there is none, the last merge is undone.
+    Only cuts with two clusters of at least two members count, lest a single outlier be taken for
+    the top level; where there is none, the last merge is undone. To ask for families that are large
+    enough to be tested would join small ones, and one level of families would then pass for two.
     """
     heights, count = tree[:, 2], len(tree) + 1
     best, widest = _labels(tree, 2), -np.inf
     for clusters in range(2, count):
         labels = _labels(tree, clusters)
         gap = heights[count - clusters] - heights[count - clusters - 1]
-        if np.sum(np.bincount(labels) >= least_members) >= 2 and gap > widest:
+        if np.sum(np.bincount(labels) >= 2) >= 2 and gap > widest:
             best, widest = labels, gap
     return best
 
 
 def _labels(tree: Float[np.ndarray, "merge 4"], clusters: int) -> Int[np.ndarray, "replica"]:
-    labels = fcluster(tree, clusters, criterion="maxclust") - 1
+    labels = cut_tree(tree, clusters)[:, 0]  # by order of merges: heights may be equal
     rank = np.argsort(np.argsort(-np.bincount(labels), kind="stable"), kind="stable")
     return rank[labels]

@@ -153,7 +153,7 @@ def noise(
     return drawn.to(like.device)
 
 
-def generators(seed: int, count: int) -> list[torch.Generator]:
+def generators(seed: int | Sequence[int], count: int) -> list[torch.Generator]:
     """One generator a walker; that of walker k is the same, however many there are."""
     return [
         torch.Generator().manual_seed(int(child.generate_state(1, np.uint64)[0]))
@@ -163,8 +163,14 @@ def generators(seed: int, count: int) -> list[torch.Generator]:
 
 def _owners(filters: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
     """The filter of each coordinate (the last number: none), and the filters' sizes."""
-    owner = torch.full((like.shape[-1],), len(filters), dtype=torch.long)
+    n = like.shape[-1]
+    owner = torch.full((n,), len(filters), dtype=torch.long)
     for number, indices in enumerate(filters):
+        if int(indices.max()) >= n:
+            raise ValueError(
+                f"filters: coordinate {int(indices.max())} of filter {number} is beyond points of "
+                f"length {n}; are the filters another module's?"
+            )
         owner[indices] = number
     sizes = torch.bincount(owner, minlength=len(filters) + 1).clamp(min=1)
     return owner.to(like.device), sizes.to(like.device, like.dtype)

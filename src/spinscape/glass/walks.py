@@ -161,13 +161,13 @@ def walk(
         _rule(rule),
         _temperature(rule, temperature, start),
     )
+    law = quadratic_law(energy, start, move=move, probes=probes, seed=seed) if probes else None
     result = _run(walker, start, times, generators(seed, len(start)))
     if walker.temperature is not None:
         result["temperature"] = labelled("walker", walker.temperature, "temperature", "nats")
         if walker.temperature.unique().numel() == 1:
             result.attrs["temperature"] = float(walker.temperature[0])
-    if probes:
-        law = quadratic_law(energy, start, move=move, probes=probes, seed=seed)
+    if law is not None:
         result["quadratic_law"] = labelled(
             ("walker", "step"),
             law["rise"].values[:, None] * np.asarray(times),
@@ -231,9 +231,9 @@ LAW_MARGIN = 0.1  # a ratio this close to 1 counts as the quadratic law's
 
 def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     """Rise of the loss over the quadratic law's, at the end of the free walk."""
-    last = free.isel(step=-1)
-    rise = (last["energy"] - free["energy"].isel(step=0)).values.astype(float)
-    law = last["quadratic_law"].values.astype(float)
+    first, last = free.isel(step=0), free.isel(step=-1)
+    rise = (last["energy"] - first["energy"]).values.astype(float)
+    law = (last["quadratic_law"] - first["quadratic_law"]).values.astype(float)
     common = {
         "protocol": "walk",
         "question": "Does the loss around a solution rise as its curvature foretells?",

@@ -30,7 +30,7 @@ def _gelu_derivative(z: Tensor, _: Tensor) -> Tensor:
 
 
 def _leaky_derivative(z: Tensor, _: Tensor) -> Tensor:
-    return torch.where(z > 0, 1.0, 0.01).to(z.dtype)
+    return torch.full_like(z, 0.01).masked_fill_(z > 0, 1.0)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -89,8 +89,12 @@ class DenseStack:
         layer = self.layers[0]
         weight = layer.weights(points)
         if x.ndim == 2:
-            pre = torch.mm(weight.reshape(-1, layer.inputs), x.t()).view(*weight.shape[:2], -1)
-            return pre if layer.bias is None else pre.add_(points[:, layer.bias, None])
+            rows = weight.reshape(-1, layer.inputs)
+            if layer.bias is None:
+                pre = torch.mm(rows, x.t())
+            else:
+                pre = torch.addmm(points[:, layer.bias].reshape(-1, 1), rows, x.t())
+            return pre.view(*weight.shape[:2], -1)
         return _affine(layer, points, x.transpose(1, 2))
 
     def rest(

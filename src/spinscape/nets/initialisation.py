@@ -40,7 +40,8 @@ def initial_points(
     points = torch.empty(len(seeds), space.n, dtype=space.dtype)
     with torch.random.fork_rng(devices=[]):
         for k, seed in enumerate(seeds):
-            generator = torch.random.manual_seed(seed)
+            # Not torch.manual_seed: that would reseed accelerators, whose state is not forked.
+            generator = torch.default_generator.manual_seed(seed)
             if init is None:
                 template.apply(_reset)
             else:

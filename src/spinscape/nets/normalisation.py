@@ -101,7 +101,8 @@ def reestimate(
         for k, piece in enumerate(statistics_batches(len(x), batch)):
             for layer in layers.values():
                 layer.momentum = 1 / (k + 1)
-            template.outputs(points, x[piece], buffers=stacked, phase="statistics")
+            few = x[piece].to(points.dtype) if x.is_floating_point() else x[piece]
+            template.outputs(points, few, buffers=stacked, phase="statistics")
     return stacked
 
 

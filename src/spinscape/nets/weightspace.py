@@ -113,7 +113,9 @@ class WeightSpace:
         ValueError
             If the module's parameters differ in name or shape from this space's.
         """
-        return self._gather(dict(module.named_parameters()), type(module).__name__)
+        parameters = dict(module.named_parameters())
+        self._refuse_others(parameters, type(module).__name__)
+        return self._gather(parameters, type(module).__name__)
 
     def load(self, module: nn.Module, point: Float[Tensor, "n"]) -> None:
         """Write a point into a module, in place.
@@ -125,7 +127,9 @@ class WeightSpace:
         """
         self.check(point, "point", ndim=1)
         parameters = dict(module.named_parameters())
-        self._compare({name: tuple(p.shape) for name, p in parameters.items()}, self.kind)
+        kind = type(module).__name__
+        self._refuse_others(parameters, kind)
+        self._compare({name: tuple(p.shape) for name, p in parameters.items()}, kind)
         with torch.no_grad():
             for name, value in self.unflatten(point).items():
                 parameters[name].copy_(value)
@@ -135,19 +139,28 @@ class WeightSpace:
         self.check(points, "points")
         batch = points.shape[:-1]
         return {
-            name: points[..., place].reshape(*batch, *shape)
-            if not points.is_contiguous() and len(batch) > 1
-            else points[..., place].view(*batch, *shape)
+            name: points[..., place].view((*batch, *shape))
             for (name, place), shape in zip(self.slices.items(), self.shapes, strict=True)
         }
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, "*batch n"]:
-        """Join parameters of shape ``[*batch, *shape]`` into points; inverse of `unflatten`."""
+        """Join parameters of shape ``[*batch, *shape]`` into points; inverse of `unflatten`.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is missing or has another shape.
+        """
+        own = {
+            name: tuple(parameters[name].shape[max(0, parameters[name].ndim - len(shape)) :])
+            for name, shape in zip(self.names, self.shapes, strict=True)
+            if name in parameters
+        }
+        self._compare(own, "parameters")
         pieces = []
         for name, shape in zip(self.names, self.shapes, strict=True):
             value = parameters[name]
-            batch = value.shape[: value.ndim - len(shape)]
-            pieces.append(value.reshape(*batch, -1))
+            pieces.append(value.reshape(*value.shape[: value.ndim - len(shape)], -1))
         return torch.cat(pieces, dim=-1)
 
     def state_dict(self, point: Float[Tensor, "n"]) -> dict[str, Tensor]:
@@ -195,7 +208,11 @@ class WeightSpace:
             raise ValueError(f"{name}: expected {ndim} axes, got shape {tuple(points.shape)}")
 
     def _gather(self, tensors: Mapping[str, Any], origin: str) -> Tensor:
-        tensors = {self._aliases.get(name, name): value for name, value in tensors.items()}
+        tensors = self._untied(tensors, origin)
+        for name in self.names:
+            if name in tensors and not isinstance(tensors[name], Tensor):
+                kind = type(tensors[name]).__name__
+                raise ValueError(f"{origin}: {name!r} is {kind}, expected a tensor")
         found = {name: tuple(tensors[name].shape) for name in self.names if name in tensors}
         self._compare(found, origin)
         for name in self.names:
@@ -203,6 +220,26 @@ class WeightSpace:
                 raise ValueError(f"{origin}: {name!r} is {tensors[name].dtype}, expected floats")
         pieces = [tensors[name].detach().reshape(-1).to(self.dtype) for name in self.names]
         return torch.cat(pieces)
+
+    def _untied(self, tensors: Mapping[str, Any], origin: str) -> dict[str, Any]:
+        """Tensors under the first names of tied parameters, which must then agree."""
+        found = {name: value for name, value in tensors.items() if name not in self._aliases}
+        for name, kept in self._aliases.items():
+            if name not in tensors:
+                continue
+            value = found.setdefault(kept, tensors[name])
+            if value is not tensors[name] and not _same(value, tensors[name]):
+                raise ValueError(
+                    f"{origin}: {name!r} differs from {kept!r}, which are one parameter here"
+                )
+        return found
+
+    def _refuse_others(self, parameters: Mapping[str, Any], origin: str) -> None:
+        for name in parameters:
+            if name not in self.names:
+                raise ValueError(
+                    f"{origin}: parameter {name!r} is not part of this space (module {self.kind!r})"
+                )
 
     def _compare(self, shapes: Mapping[str, tuple[int, ...]], origin: str) -> None:
         for name, shape in zip(self.names, self.shapes, strict=True):
@@ -212,6 +249,10 @@ class WeightSpace:
                 raise ValueError(
                     f"{origin}: parameter {name!r} has shape {shapes[name]}, expected {shape}"
                 )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 def _aliases(module: nn.Module) -> dict[str, str]:

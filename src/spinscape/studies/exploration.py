@@ -1,6 +1,9 @@
 """`explore`: train a population and put the four questions of arXiv 2407.20724 to it."""
 
-from collections.abc import Callable
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,34 +14,38 @@ import xarray as xr
 from torch import Tensor, nn
 
 from spinscape import parallel
-from spinscape.glass import clustering, interpolation, moves, roughness, walks
+from spinscape.glass import clustering, correlations, interpolation, moves, roughness, walks
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import populations, symmetry
-from spinscape.nets.datasets import Data
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import WeightSpace
 from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding
 from spinscape.store import Run
+from spinscape.studies.hyper import rugged_cells
 from spinscape.studies.presets import ExploreSettings, settings_of
-from spinscape.studies.sources import Source, fingerprint, source_of
+from spinscape.studies.sources import DataLike, Source, source_of
 
-__all__ = ["explore"]
+__all__ = ["CHUNK", "WALKERS", "Study", "explore", "study_of"]
 
-CHUNK = 32  # replicas trained as one piece; fixed, so that no number depends on the workers
+CHUNK = 32
+"""Replicas trained as one piece; fixed, so that no number depends on the workers."""
+
+WALKERS = 8
+"""Walkers in one piece; likewise."""
 
 Progress = Callable[[str, int, int], None]
 
 
 def explore(
-    data: str | Data = "digits",
+    data: DataLike = "digits",
     *,
     preset: str = "quick",
     seed: int = 0,
-    model: str | None = None,
-    checkpoints: str | None = None,
-    out: str | Path | None = None,
-    workers: int = 1,
+    model: str | nn.Module | None = None,
+    checkpoints: str | Sequence[str | Path] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    workers: int | None = 1,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Run:
@@ -46,21 +53,24 @@ def explore(
 
     Parameters
     ----------
-    data : str or Data
+    data : str, path, (x, y) or Data
         ``"digits"``, a path (.npz with x and y, or a folder of IDX files), ``module:function``, or
-        data already loaded.
+        data in memory.
     preset : {"quick", "standard", "paper"}
         Starting values of all settings.
     seed : int
         Fixes every random number.
-    model, checkpoints : str, optional
-        ``module:function`` that returns your own network, and a file pattern of its trained
-        weights: nothing is trained then, and what needs training is left out and named.
+    model : str or nn.Module, optional
+        ``module:function`` that returns your own network, or the network; a template, copies of
+        which are trained.
+    checkpoints : str or sequence of paths, optional
+        A file pattern of trained weights of `model`, or their files: nothing is trained then, and
+        what needs training is left out and named.
     out : path, optional
         Directory of the run; by default a name made of data, preset and configuration under
         ``runs``. The same call finds what is there and does only what is missing.
-    workers : int
-        Processes. Changes no number.
+    workers : int or None
+        Processes; None takes all cores. Changes no number.
     progress : callable, optional
         Called with a part's name, pieces done and pieces planned.
     **settings
@@ -78,11 +88,12 @@ def explore(
     """
     from spinscape.report.page import write
 
-    chosen = settings_of(preset, **settings)
-    source = source_of(data, seed, chosen.sample_limit, model, checkpoints)
-    study = Study(source, chosen, seed, workers, progress)
-    configuration = study.configuration(preset, data)
-    path = Path(out) if out is not None else _default_path(source, preset, configuration)
+    study = study_of(
+        data, preset=preset, seed=seed, model=model, checkpoints=checkpoints, **settings
+    )
+    study.workers, study.progress = workers, progress
+    configuration = study.configuration(preset)
+    path = Path(out) if out is not None else _default_path(configuration)
     with Run.open(path, configuration, study="explore") as run:
         study.population(run)
         for protocol, part in study.protocols.items():
@@ -91,9 +102,32 @@ def explore(
     return run
 
 
-def _default_path(source: Source, preset: str, configuration: dict[str, Any]) -> Path:
-    key = fingerprint(torch.frombuffer(bytearray(repr(configuration).encode()), dtype=torch.uint8))
-    return Path("runs") / f"explore-{source.data.name}-{preset}-{key[:8]}"
+def study_of(
+    data: DataLike = "digits",
+    *,
+    preset: str = "quick",
+    seed: int = 0,
+    model: str | nn.Module | None = None,
+    checkpoints: str | Sequence[str | Path] | None = None,
+    **settings: Any,
+) -> "Study":
+    """Check the arguments of `explore`, load data and network, and compute nothing."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed={seed!r}: expected a whole number, 0 or more")
+    for name in ("width", "hyper_widths"):
+        if model is not None and settings.get(name) is not None:
+            raise ValueError(f"{name}={settings[name]!r}: the model given has its own width")
+    chosen = settings_of(preset, **settings)
+    source = source_of(
+        data, seed=seed, limit=chosen.sample_limit or None, model=model, checkpoints=checkpoints
+    )
+    return Study(source, chosen, seed)
+
+
+def _default_path(configuration: dict[str, Any]) -> Path:
+    key = hashlib.sha256(repr(configuration).encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", configuration["data"]).strip("-.") or "data"
+    return Path("runs") / f"explore-{name}-{configuration['preset']}-{key}"
 
 
 @dataclass
@@ -103,7 +137,7 @@ class Study:
     source: Source
     settings: ExploreSettings
     seed: int
-    workers: int = 1
+    workers: int | None = 1
     progress: Progress | None = None
 
     @cached_property
@@ -112,13 +146,11 @@ class Study:
         return self.source.module(self.settings.width)
 
     @cached_property
-    def symmetric(self) -> str | None:
-        """Why hidden units cannot be permuted, or None if they can."""
-        try:
-            symmetry.of(self.module)
-        except TypeError as reason:
-            return str(reason)
-        return None
+    def landscape(self) -> Landscape:
+        """The loss on the first training samples, as a function of the weights."""
+        x, y = self.source.data.train
+        count = self.settings.landscape_samples
+        return Landscape(self.module, x[:count], y[:count])
 
     @property
     def protocols(self) -> dict[str, Callable[[Run], list[Finding]]]:
@@ -135,58 +167,50 @@ class Study:
     def left_out(self) -> dict[str, str]:
         """The protocols that cannot be run, and why."""
         reasons = {}
-        if self.symmetric is not None:
-            reasons["permutation"] = self.symmetric
-        if self.source.model is not None:
-            reasons["ruggedness"] = (
-                "compares networks trained with several hyper-parameters to equal loss; "
-                "it trains networks of its own, and the model was given"
+        files = len(self.source.checkpoints)
+        for name, least in (("permutation", 2), ("hierarchy", 4)):
+            if files and files < least:
+                reasons[name] = f"needs {least} networks, got {files}"
+        try:
+            symmetry.of(self.module)
+        except TypeError as reason:
+            unknown = str(reason).removesuffix("; pass symmetry=")
+            reasons |= dict.fromkeys(
+                ("permutation", "hierarchy"),
+                f"which hidden units may be exchanged is not known here: {unknown}",
             )
-        if self.source.checkpoints and len(self.source.checkpoints) < 4:
-            reasons["hierarchy"] = f"needs 4 networks, got {len(self.source.checkpoints)}"
-            if len(self.source.checkpoints) < 2:
-                reasons["permutation"] = "needs 2 networks, got 1"
         return reasons
 
-    def configuration(self, preset: str, data: str | Data) -> dict[str, Any]:
+    def configuration(self, preset: str) -> dict[str, Any]:
         """Everything that decides the numbers, for the run's configuration."""
-        splits = self.source.data
         return {
             "preset": preset,
-            "data": data if isinstance(data, str) else splits.name,
-            "data_fingerprint": fingerprint(*splits.train, *splits.validation, *splits.test),
             "seed": self.seed,
-            "model": self.source.model or "",
-            "checkpoints": list(self.source.checkpoints),
+            **self.source.configuration(),
             "left_out": self.left_out,
-            "settings": {
-                name: list(value) if isinstance(value, tuple) else value
-                for name, value in asdict(self.settings).items()
-            },
+            "settings": asdict(self.settings),
         }
+
+    def recipe(self) -> dict[str, Any]:
+        """How the population is trained."""
+        names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "schedule")
+        return {"seed": self.seed, **{name: getattr(self.settings, name) for name in names}}
 
     def population(self, run: Run) -> xr.Dataset:
         """Train the replicas in fixed chunks, or read those that were given."""
         if self.source.checkpoints:
+            files = self.source.checkpoints
             return run.part(
-                "population",
-                populations.population,
-                self.module,
-                self.source.checkpoints,
-                self.source.data,
+                "population", populations.population, self.module, files, self.source.data
             )
-        chunks = [
-            range(k, min(k + CHUNK, self.settings.replicas))
-            for k in range(0, self.settings.replicas, CHUNK)
-        ]
         cells = {
-            f"training/replicas={chunk.start}-{chunk.stop - 1}": partial(
-                train, self.module, self.source.data, replicas=chunk, **self._recipe()
+            f"training/replicas={rows.start}-{rows.stop - 1}": partial(
+                train, self.module, self.source.data, replicas=rows, **self.recipe()
             )
-            for chunk in chunks
+            for rows in _chunks(self.settings.replicas, CHUNK)
         }
-        parts = run.parts(cells, workers=self.workers, progress=self._progress("training"))
-        return run.part("population", _joined, list(parts.values()))
+        self._compute(run, "training", cells)
+        return run.part("population", _joined, run, list(cells), "replica")
 
     def walk(self, run: Run) -> list[Finding]:
         """How far walkers get: free ones against the quadratic law, thermal ones against free."""
@@ -194,137 +218,138 @@ class Study:
         start = self._solutions(run)
         start = start[torch.arange(settings.walkers) % len(start)]
         move = moves.FilterGaussian(settings.walk_step, WeightSpace(self.module).filters)
-        common = {"move": move, "steps": settings.walk_steps, "seed": self.seed}
-        cells = {
-            "walk/free": partial(
-                walks.walk, self._landscape, start, rule="free", **common
-            ),
-            "walk/thermal": partial(
-                walks.walk,
-                self._landscape,
-                start,
-                rule="thermal",
-                temperature=settings.temperature,
-                **common,
-            ),
+        rules: dict[str, dict[str, Any]] = {
+            "free": {"probes": settings.probes},
+            "thermal": {"temperature": settings.temperature},
         }
-        found = run.parts(cells, workers=self.workers, progress=self._progress("walk"))
-        return walks.walk_findings(found["walk/free"], found["walk/thermal"])
+        blocks = _chunks(settings.walkers, WALKERS)
+        cells = {
+            f"walk_pieces/{rule},walkers={rows.start}-{rows.stop - 1}": partial(
+                walks.walk,
+                self.landscape,
+                start[rows.start : rows.stop],
+                rule=rule,
+                move=move,
+                steps=settings.walk_steps,
+                seed=_seed_of(self.seed, rows.start),
+                **options,
+            )
+            for rule, options in rules.items()
+            for rows in blocks
+        }
+        self._compute(run, "walk", cells)
+        free, thermal = (
+            run.part(f"walk/{rule}", _joined, run, [n for n in cells if f"/{rule}," in n], "walker")
+            for rule in rules
+        )
+        return walks.walk_findings(free, thermal, seed=self.seed)
 
     def permutation(self, run: Run) -> list[Finding]:
         """What joins a network with its permuted copy, and with other networks."""
+        self._report("permutation", 0, 1)
         paths = run.part(
             "permutation",
             interpolation.permutation_paths,
-            self._landscape,
+            self.landscape,
             self._solutions(run),
             pairs=self.settings.pairs,
             resolution=self.settings.resolution,
             seed=self.seed,
         )
-        return interpolation.permutation_findings(paths)
+        self._report("permutation", 1, 1)
+        return interpolation.permutation_findings(paths, seed=self.seed)
 
     def hierarchy(self, run: Run) -> list[Finding]:
         """Whether solutions cluster beyond both nulls."""
+        progress = partial(self._report, "hierarchy")
         tree = run.part(
             "hierarchy",
             clustering.hierarchy,
-            None if self.symmetric else self.module,
-            self._solutions(run),
+            self.module,
+            self._solutions(run, least=4),
             surrogates=self.settings.surrogates,
             seed=self.seed,
-            map=partial(parallel.map, workers=self.workers, progress=self._progress("hierarchy")),
+            map=partial(parallel.map, workers=self.workers, progress=progress),
         )
         return clustering.hierarchy_findings(tree)
 
     def ruggedness(self, run: Run) -> list[Finding]:
         """Whether smoother minima of equal training loss generalise better."""
-        settings = self.settings
-        cells = {
-            f"ruggedness_cells/width={width},batch_size={batch_size}": partial(
-                _rugged_cell, self.source, settings, width, batch_size, self.seed
+        if self.source.checkpoints:
+            return self._given_ruggedness(run)
+        cells = rugged_cells(self.source, self.settings, self.seed)
+        self._compute(run, "ruggedness", cells)
+        measured = run.part("ruggedness", _correlated, run, list(cells), self.seed)
+        return correlations.generalisation_findings(measured)
+
+    def _given_ruggedness(self, run: Run) -> list[Finding]:
+        """Measure given networks; what they were trained to differs, so nothing is judged."""
+        measured = run.part("ruggedness", self._measured, run)
+        low, high = (float(f(measured["train_loss"])) for f in (min, max))
+        return [
+            Finding(
+                protocol="ruggedness",
+                question="Do smoother solutions generalise better?",
+                statement=(
+                    f"The ground around {measured.sizes['replica']} given networks was measured; "
+                    f"their training losses run from {low:.3g} to {high:.3g} nats, and only "
+                    "networks trained to equal loss can be compared"
+                ),
+                value=None,
+                rule="Judged only between networks trained to equal loss by one study",
+                verdict="undecided",
             )
-            for width in settings.hyper_widths
-            for batch_size in settings.hyper_batch_sizes
-        }
-        parts = run.parts(cells, workers=self.workers, progress=self._progress("ruggedness"))
-        joined = run.part("ruggedness", _joined, list(parts.values()))
-        return roughness.generalisation_findings(joined, seed=self.seed)
+        ]
 
-    @cached_property
-    def _landscape(self) -> Landscape:
-        return _landscape(self.module, self.source.data, self.settings)
+    def _measured(self, run: Run) -> xr.Dataset:
+        kept = self._kept(run, least=1)
+        measured = roughness.ruggedness(
+            self.landscape, points_of(kept), directions=self.settings.directions, seed=self.seed
+        )
+        for name in ("train_loss", "test_loss", "test_error", "diverged"):
+            measured[name] = ("replica", kept[name].values, kept[name].attrs)
+        return measured
 
-    def _solutions(self, run: Run) -> Tensor:
-        """Points of the replicas that did not diverge."""
+    def _solutions(self, run: Run, least: int = 1) -> Tensor:
+        return points_of(self._kept(run, least))
+
+    def _kept(self, run: Run, least: int) -> xr.Dataset:
+        """Replicas that did not diverge."""
         found = run.dataset("population")
-        kept = found.isel(replica=~found.diverged.values)
-        if kept.sizes["replica"] < 2:
+        kept = found.isel(replica=~found["diverged"].values)
+        if kept.sizes["replica"] < least:
             raise ValueError(
-                f"{found.sizes['replica']} replicas trained and all but "
-                f"{kept.sizes['replica']} diverged; lower learning_rate"
+                f"of {found.sizes['replica']} replicas {kept.sizes['replica']} did not diverge, "
+                f"and {least} are needed; lower learning_rate or raise replicas"
             )
-        return points_of(kept)
+        return kept
 
-    def _recipe(self) -> dict[str, Any]:
-        names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay")
-        return {"seed": self.seed, **{name: getattr(self.settings, name) for name in names}}
+    def _compute(self, run: Run, name: str, cells: dict[str, Callable[[], xr.Dataset]]) -> None:
+        run.parts(cells, workers=self.workers, progress=partial(self._report, name))
 
-    def _progress(self, part: str) -> Callable[[int, int], None] | None:
-        return None if self.progress is None else partial(self.progress, part)
-
-
-def _landscape(module: nn.Module, data: Data, settings: ExploreSettings) -> Landscape:
-    count = settings.landscape_samples
-    return Landscape(module, data.train.x[:count], data.train.y[:count])
+    def _report(self, name: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(name, done, total)
 
 
-def _joined(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Join pieces along the replicas, in the order of the pieces."""
-    joined = xr.concat(parts, "replica", join="outer", combine_attrs="override")
-    return joined.assign_coords(replica=range(joined.sizes["replica"]))
+def _chunks(count: int, size: int) -> list[range]:
+    return [range(k, min(k + size, count)) for k in range(0, count, size)]
 
 
-def _rugged_cell(
-    source: Source, settings: ExploreSettings, width: int, batch_size: int, seed: int
-) -> xr.Dataset:
-    """Train one cell of hyper-parameters to equal training loss and measure its ruggedness."""
-    grid = [
-        (rate, decay)
-        for rate in settings.hyper_learning_rates
-        for decay in settings.hyper_weight_decays
-        for _ in range(settings.hyper_replicas)
-    ]
-    module = source.module(width)
-    trained = train(
-        module,
-        source.data,
-        replicas=len(grid),
-        seed=seed,
-        epochs=settings.hyper_epochs,
-        batch_size=batch_size,
-        learning_rate=[rate for rate, _ in grid],
-        weight_decay=[decay for _, decay in grid],
-        momentum=settings.momentum,
-        stop_at=settings.stop_at,
-        evaluate_every=max(1, len(source.data.train.x) // batch_size // 4),
-    )
-    landscape = _landscape(module, source.data, settings)
-    measured = roughness.ruggedness(
-        landscape, points_of(trained), directions=settings.directions, seed=seed
-    )
-    columns = {
-        "learning_rate": [rate for rate, _ in grid],
-        "weight_decay": [decay for _, decay in grid],
-        "batch_size": [batch_size] * len(grid),
-        "width": [width] * len(grid),
-    }
-    for name, values in columns.items():
-        measured[name] = ("replica", values, {"long_name": name.replace("_", " "), "units": "1"})
-    for name in ("train_loss", "train_error", "test_loss", "test_error", "diverged"):
-        measured[name] = trained[name]
-    reached = trained["train_loss"].values <= settings.stop_at
-    measured["reached"] = (
-        "replica", reached, {"long_name": "reached the training loss aimed at", "units": "1"}
-    )
-    return measured
+def _seed_of(seed: int, block: int) -> int:
+    """Seed of a block of walkers: the walk numbers its own from 0."""
+    return seed * 1_000_003 + block
+
+
+def _joined(run: Run, names: Sequence[str], along: str) -> xr.Dataset:
+    """Join pieces along the replicas or walkers, in the order of the pieces."""
+    parts = [run.dataset(name) for name in names]
+    joined = xr.concat(parts, along, join="outer", combine_attrs="override")
+    return joined.assign_coords({along: range(joined.sizes[along])})
+
+
+def _correlated(run: Run, names: Sequence[str], seed: int) -> xr.Dataset:
+    """Join the measured cells and correlate their ruggedness with their test error."""
+    measured = _joined(run, names, "replica")
+    found = correlations.generalisation(measured, seed=seed)
+    return measured.merge(found).assign_attrs(measured.attrs | found.attrs)

@@ -21,12 +21,14 @@ class ExploreSettings:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    schedule: str = "constant"
     sample_limit: int = 0  # samples kept of the data, stratified; 0 keeps all
     landscape_samples: int = 1000
     walkers: int = 32
     walk_steps: int = 400
     walk_step: float = 0.02  # proposal in units of a filter's norm
     temperature: float = 0.01  # nats
+    probes: int = 16  # of the curvature that the quadratic law needs
     pairs: int = 96
     resolution: int = 25
     surrogates: int = 100
@@ -102,6 +104,10 @@ def _like(name: str, value: Any, model: Any) -> Any:
         if not items:
             raise ValueError(f"{name}: expected at least one value")
         return tuple(_like(name, item, model[0]) for item in items)
+    if isinstance(model, str):
+        if not isinstance(value, str):
+            raise ValueError(f"{name}={value!r}: expected a word such as {model!r}")
+        return value
     whole = isinstance(model, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise ValueError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number")

@@ -1,21 +1,23 @@
 """What a study is pointed at: data, and a network of its own or of the user's."""
 
+import copy
 import glob
 import hashlib
-import importlib
-import importlib.util
-import sys
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from spinscape.nets import datasets, models
+from spinscape.nets import datasets, models, usercode
 from spinscape.nets.datasets import Data
 
-__all__ = ["Source", "call", "fingerprint", "source_of"]
+__all__ = ["DataLike", "Source", "source_of"]
+
+DataLike: TypeAlias = str | os.PathLike[str] | tuple[Any, Any] | Data
 
 
 @dataclass(frozen=True)
@@ -23,80 +25,117 @@ class Source:
     """The data, and either a network to train or networks that exist already."""
 
     data: Data
-    model: str | None
+    model: nn.Module | None
+    model_name: str
     checkpoints: tuple[str, ...]
 
-    @property
-    def inputs(self) -> int:
-        """Length of a flattened sample."""
-        return self.data.train.x[0].numel()
-
     def module(self, width: int) -> nn.Module:
-        """The network: the user's, or one hidden layer of `width` ReLU units."""
+        """Return the network: the user's, or one hidden layer of `width` ReLU units."""
         if self.model is not None:
-            built = call("model", self.model)
-            if not isinstance(built, nn.Module):
-                raise TypeError(f"model={self.model!r}: returned {type(built).__name__}, no Module")
-            return built
-        return models.mlp(self.inputs, [width], self.data.classes)
+            return self.model
+        return models.mlp(self.data.inputs, [width], self.data.classes)
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what identifies data and networks, by contents rather than by name."""
+        contents = {path: _digest(Path(path).read_bytes()) for path in self.checkpoints}
+        return {
+            "data": self.data.name,
+            "data_fingerprint": self.data.fingerprint[:16],
+            "model": self.model_name,
+            "checkpoints": contents,
+        }
 
 
 def source_of(
-    data: str | Data,
+    data: DataLike,
+    *,
     seed: int,
-    limit: int,
-    model: str | None = None,
-    checkpoints: str | None = None,
+    limit: int | None = None,
+    model: str | nn.Module | None = None,
+    checkpoints: str | Sequence[str | Path] | None = None,
 ) -> Source:
-    """Load the data and find the checkpoints.
+    """Load the data, build the model and find the checkpoints.
+
+    Parameters
+    ----------
+    data : str, path, (x, y) or Data
+        As in `datasets.load`. Grey images come as vectors, or as images where the model takes only
+        those.
+    seed : int
+        Of the split; handed to the user's functions that take one.
+    limit : int, optional
+        At most so many samples.
+    model : str or nn.Module, optional
+        ``module:function`` that returns the network, or the network.
+    checkpoints : str or sequence of paths, optional
+        A file pattern, or files.
 
     Raises
     ------
     ValueError
-        If the data cannot be read, no file matches, or checkpoints come without a model.
+        If the data cannot be read or does not fit the model, no file matches, or checkpoints come
+        without a model.
+    TypeError
+        If the model is no nn.Module.
     """
     if checkpoints is not None and model is None:
         raise ValueError("checkpoints: need model='module:function', the network they belong to")
-    files = tuple(sorted(glob.glob(checkpoints, recursive=True))) if checkpoints else ()
-    if checkpoints is not None and not files:
-        raise ValueError(f"checkpoints={checkpoints!r}: no file matches")
-    loaded = data if isinstance(data, Data) else datasets.load(data, seed=seed, limit=limit or None)
-    return Source(loaded, model, files)
+    files = _files(checkpoints)
+    network = usercode.call(model, seed=seed) if isinstance(model, str) else model
+    if network is not None and not isinstance(network, nn.Module):
+        raise TypeError(f"model={model!r}: gives {type(network).__name__}, expected a nn.Module")
+    name = "" if network is None else model if isinstance(model, str) else type(network).__name__
+
+    def loaded(flatten: bool) -> Data:
+        if isinstance(data, Data):
+            return data
+        return datasets.load(data, seed=seed, limit=limit, flatten=flatten)
+
+    return Source(_fitting(loaded, network, name), network, str(name), files)
 
 
-def call(name: str, reference: str) -> Any:
-    """Call the function that ``module:function`` or ``path/file.py:function`` names.
-
-    Raises
-    ------
-    ValueError
-        If there is no such module or function.
-    """
-    place, _, function = reference.rpartition(":")
-    if not place or not function:
-        raise ValueError(f"{name}={reference!r}: expected module:function")
-    if place.endswith(".py"):
-        found = importlib.util.spec_from_file_location(Path(place).stem, place)
-        if found is None or found.loader is None or not Path(place).is_file():
-            raise ValueError(f"{name}={reference!r}: no such file {place!r}")
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
+def _files(checkpoints: str | Sequence[str | Path] | None) -> tuple[str, ...]:
+    if checkpoints is None:
+        return ()
+    if not isinstance(checkpoints, str):
+        found = [str(path) for path in checkpoints]
     else:
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        try:
-            module = importlib.import_module(place)
-        except ImportError as reason:
-            raise ValueError(f"{name}={reference!r}: cannot import it ({reason})") from reason
-    if not callable(getattr(module, function, None)):
-        raise ValueError(f"{name}={reference!r}: {place!r} has no function {function!r}")
-    return getattr(module, function)()
+        found = sorted(glob.glob(checkpoints, recursive=True))
+    if not found:
+        raise ValueError(f"checkpoints={checkpoints!r}: no file matches")
+    for path in found:
+        if not Path(path).is_file():
+            raise ValueError(f"checkpoints: {path} is not a file")
+    return tuple(found)
 
 
-def fingerprint(*tensors: Tensor) -> str:
-    """Twelve hex digits that change when a tensor does."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+def _fitting(load: Callable[[bool], Data], module: nn.Module | None, name: str) -> Data:
+    """Load the data in the shape that the module takes: vectors, or else images."""
+    first = load(True)
+    if module is None:
+        return first
+    reason = _refusal(module, first)
+    if reason is None:
+        return first
+    second = load(False)
+    if second.inputs == first.inputs or _refusal(module, second) is not None:
+        raise ValueError(f"model {name}: cannot take samples of shape {first.inputs} ({reason})")
+    return second
+
+
+def _refusal(module: nn.Module, data: Data) -> str | None:
+    """Why the module cannot classify these samples, or None if it can."""
+    like = next(module.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            outputs = copy.deepcopy(module).eval()(data.train.x[:2].to(like))
+    except Exception as error:  # whatever the user's code raises means the same here
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    if getattr(outputs, "ndim", 0) != 2 or outputs.shape[1] < data.classes:
+        shape = tuple(getattr(outputs, "shape", ()))
+        return f"two samples give outputs of shape {shape}, expected [2, {data.classes}]"
+    return None
+
+
+def _digest(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()[:16]

@@ -1,0 +1,170 @@
+"""Energies of a batch of points and a plane of losses, against loops and against bare products."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.harness import Duel, Work
+from spinscape.landscape.energy import Landscape
+from spinscape.nets import models
+from spinscape.nets.chunks import pieces
+from spinscape.nets.engine import PointEvaluator
+from spinscape.nets.initialisation import initial_points
+from spinscape.nets.losses import loss_of
+from spinscape.nets.weightspace import WeightSpace
+
+__all__ = ["duels", "energies", "plane"]
+
+
+def duels() -> list[Duel]:
+    """List the rows."""
+    return [*energies(), plane()]
+
+
+def energies(
+    points: int = 256, widths: tuple[int, int, int] = (64, 16, 10), samples: int = 1168
+) -> list[Duel]:
+    """Energies of many points, against a loop of models and against their products alone."""
+    setting = _Setting(widths, samples, points)
+    shape = "-".join(map(str, widths))
+    name = f"energies of {points} × {shape}, {samples:,} samples"
+
+    def ours() -> Work:
+        return lambda: setting.landscape.loss(setting.points)
+
+    def loop() -> Work:
+        copies = setting.copies()
+        x, y = setting.landscape.x, setting.landscape.y
+
+        def work() -> Tensor:
+            with torch.no_grad():
+                return torch.stack([nn.functional.cross_entropy(net(x), y) for net in copies])
+
+        return work
+
+    def agree_with_loop() -> None:
+        torch.testing.assert_close(ours()(), loop()(), rtol=1e-4, atol=1e-5)
+
+    chunks = (setting.chunk(), (points, 128), (points, samples))
+    products = [
+        Duel(
+            name,
+            f"its two products alone, {some} × {many:,} at once",
+            ours,
+            lambda some=some, many=many: setting.products(some, many),  # type: ignore[misc]
+            setting.check_products,
+            wanted=0.6,
+            repeats=31,
+            note="the roofline: no bias, no ReLU, no loss",
+        )
+        for some, many in chunks
+    ]
+    return [Duel(name, "loop of models", ours, loop, agree_with_loop, 2.2, repeats=15), *products]
+
+
+def plane(
+    side: int = 51,
+    widths: tuple[int, int, int] = (784, 128, 10),
+    samples: int = 2000,
+    steps: int = 10,
+) -> Duel:
+    """Losses on a plane through three points, against the package loss-landscapes.
+
+    Parameters
+    ----------
+    steps : int
+        Side of the peer's grid, of which every point costs the same.
+    """
+    setting = _Setting(widths, samples, 3)
+    origin, ends = setting.points[0], setting.points[1:]
+    directions = ends - origin
+
+    def ours() -> Work:
+        return lambda: setting.landscape.plane(
+            origin, *directions, torch.linspace(0, 1, side), torch.linspace(0, 1, side)
+        )
+
+    def peer(steps: int = steps) -> Work:
+        from loss_landscapes import planar_interpolation
+        from loss_landscapes.metrics import Loss
+
+        copies = setting.copies()
+        metric = Loss(nn.functional.cross_entropy, setting.landscape.x, setting.landscape.y)
+        return lambda: planar_interpolation(*copies, metric, steps=steps, deepcopy_model=True)
+
+    def agree() -> None:
+        theirs = torch.from_numpy(peer(4)())
+        first, second = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+        # The peer walks to and fro: it measures after a step on its way out, and on its way back.
+        second = second + (first + 1) % 2
+        grid = torch.stack([first, second], -1) / 4
+        found, _ = setting.landscape.subspace(origin, directions, grid)
+        torch.testing.assert_close(found.double(), theirs, rtol=1e-4, atol=1e-5)
+
+    return Duel(
+        f"plane of {side} × {side}, {'-'.join(map(str, widths))}, {samples:,} samples",
+        "loss-landscapes 3.0.6",
+        ours,
+        peer,
+        agree,
+        wanted=12.0,
+        package="loss_landscapes",
+        repeats=5,
+        peer_scale=side**2 / steps**2,
+        note=f"ours with error; the peer's {steps} × {steps} points scaled to {side} × {side}",
+    )
+
+
+class _Setting:
+    """A network of one hidden layer, data, and points."""
+
+    def __init__(self, widths: Sequence[int], samples: int, points: int) -> None:
+        inputs, hidden, classes = widths
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(samples, inputs, generator=generator)
+        y = torch.randint(0, classes, (samples,), generator=generator)
+        self.module = models.mlp(inputs, [hidden], classes)
+        self.points = initial_points(self.module, range(points))
+        self.landscape = Landscape(self.module, x, y)
+
+    def copies(self) -> list[nn.Module]:
+        """One ordinary model a point."""
+        copies = [copy.deepcopy(self.module) for _ in self.points]
+        for model, point in zip(copies, self.points, strict=True):
+            WeightSpace(model).load(model, point)
+        return copies
+
+    def products(self, points: int, samples: int) -> Work:
+        """Both matrix products for so many points and samples at once, and nothing else."""
+        x = self.landscape.x
+        stacked = self.landscape.space.unflatten(self.points)
+        first, second = (value for value in stacked.values() if value.ndim == 3)
+
+        def work() -> Tensor:
+            for rows in pieces(len(self.points), points):
+                weight = first[rows].reshape(-1, x.shape[1])
+                for some in pieces(len(x), samples):
+                    hidden = torch.mm(weight, x[some].t()).unflatten(0, first[rows].shape[:2])
+                    outputs = torch.bmm(second[rows], hidden)
+            return outputs
+
+        return work
+
+    def chunk(self) -> tuple[int, int]:
+        """How many points and samples our energies take at once."""
+        evaluator = PointEvaluator(self.module, loss_of("cross_entropy"))
+        cuts = evaluator.cuts(self.points, self.landscape.x)
+        return cuts.points, cuts.samples
+
+    def check_products(self) -> None:
+        """Products with bias, ReLU and loss are the energies."""
+        x, y = self.landscape.x, self.landscape.y
+        weight, bias, second, last = self.landscape.space.unflatten(self.points).values()
+        hidden = torch.einsum("phd,bd->phb", weight, x).add_(bias[..., None]).relu_()
+        outputs = torch.bmm(second, hidden).add_(last[..., None])
+        labels = y.expand(len(self.points), -1)
+        expected = nn.functional.cross_entropy(outputs, labels, reduction="none").mean(1)
+        found = self.landscape.loss(self.points)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,345 @@
+"""Straight paths between solutions: what joins a network to its permuted copies, and to others.
+
+Renumbering hidden units leaves a network's function as it is, so the barrier between a solution and
+its own permuted copy belongs to that one solution. Entezari et al. (arXiv 2110.06296) conjecture
+that independent solutions are such copies of one another: the two kinds of barrier would then have
+the same statistics, and matching the units would remove the second. The question is that of arXiv
+2407.20724, the method is ours.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from spinscape.glass.alignment import align_pairs
+from spinscape.glass.energies import EnergyLike, batch_of, energies_along
+from spinscape.glass.moves import generators
+from spinscape.glass.records import labelled, provenance
+from spinscape.landscape.energy import Landscape
+from spinscape.landscape.paths import BARRIERS, path_barrier
+from spinscape.nets import symmetry as symmetries
+from spinscape.nets.chunks import pieces
+from spinscape.nets.symmetry import Symmetry
+from spinscape.nets.weightspace import points as points_of
+from spinscape.statistics import Finding, Interval, pair_bootstrap
+
+__all__ = ["KINDS", "barrier", "balanced_pairs", "permutation_findings", "permutation_paths"]
+
+SOURCE = "permutation-interpolation, a protocol of arXiv 2407.20724; method ours"
+KINDS = ("own copy", "independent", "random matching", "aligned")
+BLOCK_ELEMENTS = 2**24
+"""Numbers in one block of end points: 64 MiB in single precision."""
+
+
+def barrier(
+    landscape: EnergyLike,
+    a: "Float[Tensor, '*pair n'] | xr.DataArray | xr.Dataset",
+    b: "Float[Tensor, '*pair n'] | xr.DataArray | xr.Dataset",
+    *,
+    definition: str = "line",
+    resolution: int = 51,
+) -> xr.Dataset:
+    """Loss along the straight line from a to b, and how high it rises.
+
+    Parameters
+    ----------
+    landscape : Landscape, Energy or callable
+        Whose energy is taken; a `Landscape` gives the error rate, too.
+    a, b : [n] or [pair, n]
+        Ends of the path, or of many paths at once.
+    definition : {"line", "mean"}
+        Height above the straight line between the ends' losses, or above their mean
+        (`landscape.paths.path_barrier`).
+    resolution : int
+        Points on each path, ends included.
+
+    Returns
+    -------
+    Dataset
+        ``loss``, ``error`` [lam] or [pair, lam], ``barrier``, ``distance`` = ‖b − a‖.
+
+    Raises
+    ------
+    ValueError
+        If the definition is unknown, the resolution is below 3, or a and b differ in shape.
+    """
+    if definition not in BARRIERS:
+        raise ValueError(f"definition={definition!r}: expected 'line' or 'mean'")
+    lam = _positions(resolution)
+    first, second = batch_of(a, "a"), batch_of(b, "b")
+    if first.shape != second.shape or first.device != second.device:
+        raise ValueError(
+            f"a is {tuple(first.shape)} on {first.device}, b is {tuple(second.shape)} on "
+            f"{second.device}: expected as many points of one length on one device"
+        )
+    loss, error, distance = _along(landscape, first, second, lam)
+    result = xr.Dataset(coords={"lam": ("lam", lam.numpy(), {"long_name": "position on the path"})})
+    result["loss"] = labelled(("pair", "lam"), loss, "loss", "nats")
+    if error is not None and not bool(error.isnan().all()):
+        result["error"] = labelled(("pair", "lam"), error, "error rate")
+    height = path_barrier(loss, definition=definition)
+    result["barrier"] = labelled("pair", height, f"barrier above the {definition}", "nats")
+    result["distance"] = labelled("pair", distance, "distance of the ends")
+    arguments = {"definition": definition, "resolution": resolution}
+    result.attrs.update(provenance("barrier", SOURCE, 0, **arguments))
+    return result.isel(pair=0) if points_of(a).ndim == 1 else result
+
+
+def permutation_paths(
+    landscape: Landscape,
+    points: "Float[Tensor, 'replica n'] | xr.DataArray | xr.Dataset",
+    *,
+    pairs: int = 96,
+    resolution: int = 25,
+    seed: int = 0,
+    symmetry: Symmetry | None = None,
+) -> xr.Dataset:
+    """Loss along straight paths between solutions and copies of solutions, of four kinds.
+
+    *own copy*: a solution and itself with all hidden units renumbered at random, which computes the
+    same function. *independent*: two solutions as trained. *aligned*: the same two, the ReLU scale
+    removed and the units of the second matched to those of the first. *random matching*, the null
+    of that: the scale removed and the units matched at random.
+
+    Parameters
+    ----------
+    landscape : Landscape
+    points : [replica, n]
+        At least two solutions.
+    pairs : int
+        How many pairs of solutions, at most all of them; every replica is in equally many, or one more.
+    resolution : int
+        Points on each path, ends included.
+    seed : int
+        Of the choice of pairs and of all permutations.
+    symmetry : Symmetry, optional
+        For a module whose symmetry is not known.
+
+    Returns
+    -------
+    Dataset
+        Over ``kind, path, lam``: ``loss``, ``error``; over ``kind, path``: ``barrier`` (above the
+        straight line between the ends), ``barrier_mean`` (above the mean of the ends), ``distance``;
+        ``pair`` [path, end].
+
+    Raises
+    ------
+    TypeError
+        If the module's symmetry is not known.
+    ValueError
+        If there are fewer than two points, or a number is out of range.
+    """
+    states = batch_of(points)
+    if len(states) < 2:
+        raise ValueError(f"points: expected at least two solutions, got {len(states)}")
+    if pairs < 1:
+        raise ValueError(f"pairs={pairs}: expected 1 or more")
+    found = symmetries.of(landscape.module, symmetry)
+    lam = _positions(resolution)
+    chosen = balanced_pairs(len(states), pairs, seed)
+    streams = generators(seed, len(chosen))
+    blocks = []
+    for rows in pieces(len(chosen), max(1, BLOCK_ELEMENTS // states.shape[1])):
+        ends = _ends(found, states, chosen[rows], streams[rows], seed)
+        blocks.append([_along(landscape, *ends[kind], lam) for kind in KINDS])
+    loss, error, distance = (
+        torch.stack([torch.cat([block[k][i] for block in blocks]) for k in range(len(KINDS))])
+        for i in range(3)
+    )
+    return _dataset(loss, error, distance, chosen, lam, found, seed)
+
+
+def balanced_pairs(replicas: int, pairs: int, seed: int) -> Int[Tensor, "pair 2"]:
+    """Choose different pairs of replicas, each replica in equally many of them (or one more).
+
+    Steps around a ring of the replicas in random order, first to the neighbour, then to the next
+    but one, and so on.
+    """
+    ring = np.random.default_rng(np.random.SeedSequence(seed)).permutation(replicas)
+
+    def every() -> Iterator[tuple[int, int]]:
+        for stride in range(1, replicas // 2 + 1):
+            for k in range(replicas // 2 if 2 * stride == replicas else replicas):
+                yield int(ring[k]), int(ring[(k + stride) % replicas])
+
+    return torch.tensor(list(islice(every(), pairs)))
+
+
+def permutation_findings(paths: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> list[Finding]:
+    """Judge whether matching removes barriers, and whether own copies are as far as strangers."""
+    return [_removed(paths, level, seed), _conjecture(paths, level, seed)]
+
+
+LEAST_REMOVED = 0.5
+ALIKE = (0.8, 1.25)
+
+
+def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
+    """Share of the barrier between independent solutions that the best matching removes."""
+    height = {str(kind): paths["barrier"].sel(kind=kind).values for kind in paths["kind"].values}
+    common = {
+        "protocol": "permutation",
+        "question": "Does matching hidden units remove the barrier between two solutions?",
+        "null": "the same after a random matching of the units",
+        "rule": (
+            "Supported if the interval of the fraction of the barrier that is removed lies above "
+            f"{LEAST_REMOVED} and above what the random matching removes, not supported if it lies "
+            "below either, else undecided"
+        ),
+    }
+    ratio = _ratio(paths, "aligned", "independent", level, seed)
+    if ratio is None:
+        return Finding(**common, **_nothing("there is no barrier, or too few pairs"))
+    value, low, high = 1 - ratio.value, 1 - ratio.high, 1 - ratio.low
+    null = float(1 - height["random matching"].mean() / height["independent"].mean())
+    bound = max(LEAST_REMOVED, null)
+    return Finding(
+        **common,
+        statement=(
+            f"Between {len(height['aligned'])} pairs of independent solutions the barrier is "
+            f"{height['independent'].mean():.3g} nats on average as trained and "
+            f"{height['aligned'].mean():.3g} after matching: {value:.0%} of it is removed"
+        ),
+        value=value,
+        low=low,
+        high=high,
+        level=level,
+        null_value=null,
+        verdict="supported" if low > bound else "not supported" if high < bound else "undecided",
+    )
+
+
+def _conjecture(paths: xr.Dataset, level: float, seed: int) -> Finding:
+    """Barrier to the own permuted copy in units of that between independent solutions."""
+    low, high = ALIKE
+    common = {
+        "protocol": "permutation",
+        "question": "Is a solution as far from its own permuted copy as from another solution?",
+        "null": "the conjecture itself: own copies and independent solutions are alike, ratio 1",
+        "null_value": 1.0,
+        "rule": (
+            f"Alike: supported if the interval of the ratio of mean barriers lies within {low} to "
+            f"{high}, not supported if it lies outside, else undecided"
+        ),
+    }
+    ratio = _ratio(paths, "own copy", "independent", level, seed)
+    if ratio is None:
+        return Finding(**common, **_nothing("there is no barrier, or too few pairs"))
+    inside = low <= ratio.low and ratio.high <= high
+    outside = ratio.high < low or ratio.low > high
+    mean = paths["barrier"].mean("path")
+    return Finding(
+        **common,
+        **ratio._asdict(),
+        statement=(
+            f"The barrier between a solution and its own copy with all units renumbered is "
+            f"{float(mean.sel(kind='own copy')):.3g} nats on average, {ratio.value:.3g} times that "
+            "between independent solutions"
+        ),
+        verdict="supported" if inside else "not supported" if outside else "undecided",
+    )
+
+
+def _ratio(paths: xr.Dataset, over: str, under: str, level: float, seed: int) -> Interval | None:
+    """Ratio of the mean barriers of two kinds of paths over the same pairs, replicas redrawn."""
+    above, below = (paths["barrier"].sel(kind=kind).values.astype(float) for kind in (over, under))
+    pairs = paths["pair"].transpose("path", "end").values
+    kept = np.isfinite(above) & np.isfinite(below)
+    if kept.sum() < 2 or below[kept].mean() <= 0:
+        return None
+
+    def ratio(rows: np.ndarray) -> float:
+        drawn = rows.astype(int)
+        return float(above[drawn].sum() / below[drawn].sum())
+
+    rows = np.flatnonzero(kept)
+    return pair_bootstrap(rows, pairs[rows], ratio, level=level, seed=seed)
+
+
+def _nothing(why: str) -> dict[str, object]:
+    return {"statement": f"The ratio is undefined: {why}", "value": None, "verdict": "undecided"}
+
+
+def _positions(resolution: int) -> Float[Tensor, "lam"]:
+    if resolution < 3:
+        raise ValueError(f"resolution={resolution}: expected 3 or more points on a path")
+    return torch.linspace(0, 1, resolution, dtype=torch.float64)
+
+
+def _along(
+    energy: EnergyLike,
+    a: Float[Tensor, "path n"],
+    b: Float[Tensor, "path n"],
+    lam: Float[Tensor, "lam"],
+) -> tuple[Tensor, Tensor | None, Float[Tensor, "path"]]:
+    """Loss, error and length of straight paths."""
+    direction = b - a
+    loss, error = energies_along(energy, a, direction, lam.to(a.device))
+    distance = torch.linalg.vector_norm(direction, dim=-1, dtype=torch.float64)
+    return loss, error, distance
+
+
+def _ends(
+    symmetry: Symmetry,
+    points: Float[Tensor, "replica n"],
+    pairs: Int[Tensor, "pair 2"],
+    streams: list[torch.Generator],
+    seed: int,
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Both ends of the paths of each kind."""
+    a, b = (points[pairs[:, end].to(points.device)] for end in (0, 1))
+    plain = symmetry.balance(a)
+    return {
+        "own copy": (a, symmetry.permute(a, _permutations(symmetry, streams))),
+        "independent": (a, b),
+        "random matching": (
+            plain,
+            symmetry.permute(symmetry.balance(b), _permutations(symmetry, streams)),
+        ),
+        "aligned": (plain, align_pairs(symmetry, points, pairs, seed=seed).points),
+    }
+
+
+def _permutations(
+    symmetry: Symmetry, streams: list[torch.Generator]
+) -> list[Int[Tensor, "pair width"]]:
+    drawn = [symmetry.random_permutation(stream) for stream in streams]
+    return [torch.stack(layer) for layer in zip(*drawn, strict=True)]
+
+
+def _dataset(
+    loss: Float[Tensor, "kind path lam"],
+    error: Float[Tensor, "kind path lam"],
+    distance: Float[Tensor, "kind path"],
+    pairs: Int[Tensor, "path 2"],
+    lam: Float[Tensor, "lam"],
+    symmetry: Symmetry,
+    seed: int,
+) -> xr.Dataset:
+    arguments = {
+        "pairs": len(pairs),
+        "resolution": len(lam),
+        "symmetry": symmetry.describe(),
+    }
+    over = {definition: path_barrier(loss, definition=definition) for definition in BARRIERS}
+    both = ("kind", "path")
+    return xr.Dataset(
+        {
+            "loss": labelled((*both, "lam"), loss, "loss", "nats"),
+            "error": labelled((*both, "lam"), error, "error rate"),
+            "barrier": labelled(both, over["line"], "barrier above the straight line", "nats"),
+            "barrier_mean": labelled(both, over["mean"], "barrier above the ends' mean", "nats"),
+            "distance": labelled(both, distance, "distance of the ends"),
+            "pair": labelled(("path", "end"), pairs, "replicas at the ends"),
+        },
+        coords={
+            "kind": list(KINDS),
+            "lam": ("lam", lam.numpy(), {"long_name": "position on the path", "units": "1"}),
+        },
+        attrs=provenance("permutation_paths", SOURCE, seed, **arguments),
+    )
