@@ -129,20 +129,29 @@ def missing(package: str) -> bool:
     return False
 
 
+_PEAK = """
+import pathlib, re, resource, sys
+status = pathlib.Path("/proc/self/status")
+if status.exists():  # where getrusage would begin with what the parent process holds
+    kilobytes = re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]
+    print(int(kilobytes) * 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 def peak_megabytes(code: str) -> float:
     """Peak resident memory of a Python snippet in a process of its own, in MB."""
-    tail = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     root = str(Path(__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-c", code + tail],
+        [sys.executable, "-c", code + _PEAK],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return float(done.stdout.split()[-1]) * unit / 1e6
+    return float(done.stdout.split()[-1]) / 1e6
 
 
 def _seconds(function: Work) -> float:

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +55,7 @@ def energies(
             name,
             f"its two products alone, {some} × {many:,} at once",
             ours,
-            lambda some=some, many=many: setting.products(some, many),  # type: ignore[misc]
+            partial(setting.products, some, many),
             setting.check_products,
             wanted=0.6,
             repeats=31,
@@ -78,24 +80,21 @@ def plane(
         Side of the peer's grid, of which every point costs the same.
     """
     setting = _Setting(widths, samples, 3)
-    origin, ends = setting.points[0], setting.points[1:]
-    directions = ends - origin
+    origin, directions = setting.points[0], setting.points[1:] - setting.points[0]
+    along = torch.linspace(0, 1, side)
 
     def ours() -> Work:
-        return lambda: setting.landscape.plane(
-            origin, *directions, torch.linspace(0, 1, side), torch.linspace(0, 1, side)
-        )
+        return lambda: setting.landscape.plane(origin, directions[0], directions[1], along, along)
 
     def peer(steps: int = steps) -> Work:
-        from loss_landscapes import planar_interpolation
-        from loss_landscapes.metrics import Loss
-
-        copies = setting.copies()
-        metric = Loss(nn.functional.cross_entropy, setting.landscape.x, setting.landscape.y)
-        return lambda: planar_interpolation(*copies, metric, steps=steps, deepcopy_model=True)
+        package = import_module("loss_landscapes")
+        x, y = setting.landscape.x, setting.landscape.y
+        metric = package.metrics.Loss(nn.functional.cross_entropy, x, y)
+        walk = partial(package.planar_interpolation, *setting.copies(), metric)
+        return lambda: walk(steps=steps, deepcopy_model=True)
 
     def agree() -> None:
-        theirs = torch.from_numpy(peer(4)())
+        theirs = torch.as_tensor(peer(4)())
         first, second = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
         # The peer walks to and fro: it measures after a step on its way out, and on its way back.
         second = second + (first + 1) % 2
@@ -129,7 +128,7 @@ class _Setting:
         self.points = initial_points(self.module, range(points))
         self.landscape = Landscape(self.module, x, y)
 
-    def copies(self) -> list[nn.Module]:
+    def copies(self) -> list[nn.Sequential]:
         """One ordinary model a point."""
         copies = [copy.deepcopy(self.module) for _ in self.points]
         for model, point in zip(copies, self.points, strict=True):

@@ -131,8 +131,8 @@ PEERS: dict[str, type[Loop] | type[Vmap]] = {"loop of models": Loop, "vmap(grad)
 def duels(shapes: tuple[tuple[int, int, int, float, float], ...] = SHAPES) -> list[Duel]:
     """List one row a shape, kind of batches and peer."""
     return [
-        _duel(Setting(*shape, batches), peer_name, wanted)
-        for *shape, own, shared in shapes
+        _duel(Setting(inputs, hidden, replicas, batches), peer_name, wanted)
+        for inputs, hidden, replicas, own, shared in shapes
         for batches, wanted in (("own", own), ("shared", shared))
         for peer_name in PEERS
     ]

@@ -1,11 +1,13 @@
 """Copies are found again, the nearest of all permutations is the nearest, distances are norms."""
 
-import oracles
+from itertools import pairwise
+
 import pytest
 import torch
 import xarray as xr
 from torch import nn
 
+import oracles
 from spinscape.glass.alignment import align, align_pairs, solve_assignments
 from spinscape.glass.orbits import euclidean_distances, orbit_distances
 from spinscape.nets import symmetry as symmetries
@@ -16,7 +18,7 @@ DTYPES = [torch.float32, torch.float64]
 def dense(*sizes, activation=nn.ReLU, dtype=torch.float64):
     layers = [
         part
-        for first, second in zip(sizes[:-1], sizes[1:], strict=True)
+        for first, second in pairwise(sizes)
         for part in (nn.Linear(first, second), activation())
     ]
     return nn.Sequential(*layers[:-1]).to(dtype)
@@ -29,7 +31,7 @@ def random_points(module, count, seed):
 
 
 def rounding(points):
-    """Distances below this are rounding: the size of a point times a few units in its last place."""
+    """Distances below this are rounding: a few units in the last place of a point's norm."""
     return 16 * torch.finfo(points.dtype).eps * float(points.norm(dim=-1).max())
 
 

@@ -367,19 +367,26 @@ if __name__ == "__main__":
 """
 
 
-def studied(path: Path, *, workers: int, kill_after: float | None = None) -> float:
+def studied(path: Path, *, workers: int, kill: tuple[int, float] | None = None) -> None:
+    """Run the study; kill it so many seconds after so many more parts are there, if asked."""
     command = [sys.executable, "-c", STUDY, str(path), str(workers)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout as output:
         assert output.readline() == "ready\n"
-        begin = time.perf_counter()
-        if kill_after is not None:
-            time.sleep(kill_after)
+        if kill is not None:
+            more, delay = kill
+            target = finished(path) + more
+            while process.poll() is None and finished(path) < target:
+                time.sleep(0.001)
+            time.sleep(delay)
             process.send_signal(signal.SIGKILL)
         status = process.wait(timeout=120)
-    assert status in ((0, -signal.SIGKILL) if kill_after is not None else (0,))
-    return time.perf_counter() - begin
+    assert status in ((0, -signal.SIGKILL) if kill is not None else (0,))
+
+
+def finished(path: Path) -> int:
+    return len(list((path / "manifests").rglob("*.json")))
 
 
 @pytest.mark.parametrize(
@@ -388,13 +395,14 @@ def studied(path: Path, *, workers: int, kill_after: float | None = None) -> flo
 def test_killed_at_random_moments_it_ends_with_the_numbers_of_an_undisturbed_run(
     tmp_path, kills, workers
 ):
-    duration = studied(tmp_path / "undisturbed", workers=workers)
+    studied(tmp_path / "undisturbed", workers=workers)
     expected = contents(tmp_path / "undisturbed")
     generator = np.random.default_rng(20240729)
     cut_short = 0
     for kill in range(kills):
         path = tmp_path / str(kill // 3)  # up to three kills of the same run
-        studied(path, workers=workers, kill_after=generator.uniform(0, 0.5) * duration)
+        moment = int(generator.integers(0, 4)), generator.uniform(0, 0.03)
+        studied(path, workers=workers, kill=moment)
         cut_short += not (path / "findings.json").exists()
     for path in {tmp_path / str(kill // 3) for kill in range(kills)}:
         studied(path, workers=workers)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import oracles
 from spinscape.nets.datasets import Data, Split
 from spinscape.nets.initialisation import initial_points
 from spinscape.nets.orders import Order, replica_seeds
@@ -29,14 +30,13 @@ def net(inputs=6, hidden=5, classes=3):
 
 def plain_training(module, data, point, batches, make_optimizer):
     """An ordinary PyTorch loop over one model."""
-    model = copy.deepcopy(module)
-    WeightSpace(model).load(model, point)
+    model = oracles.loaded(module, point)
     optimizer = make_optimizer(model.parameters())
     for batch in batches:
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(data.train.x[batch]), data.train.y[batch]).backward()
         optimizer.step()
-    return nn.utils.parameters_to_vector(model.parameters()).detach()
+    return oracles.point_of(model)
 
 
 OPTIMIZERS = {
@@ -164,7 +164,7 @@ def test_patience_stops_a_replica_that_no_longer_improves():
 
 
 def test_a_diverged_replica_is_marked_and_kept():
-    data, module = toy_data(), net()
+    data = toy_data()
     result = train(
         nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double(),
         data,
@@ -177,7 +177,6 @@ def test_a_diverged_replica_is_marked_and_kept():
     assert result.sizes["replica"] == 2
     assert np.isfinite(result.point[0]).all()
     assert not np.isfinite(result.train_loss[1])
-    assert module is not None
 
 
 def test_snapshots_are_log_spaced_and_end_at_the_end():
@@ -207,11 +206,16 @@ def test_module_and_random_state_are_untouched():
 
 def test_convolutions_with_batch_norm_train_too():
     data = toy_data(samples=40, inputs=16, dtype=torch.float32)
-    splits = [Split(split.x.view(-1, 1, 4, 4), split.y) for split in
-              (data.train, data.validation, data.test)]
+    splits = [
+        Split(split.x.view(-1, 1, 4, 4), split.y)
+        for split in (data.train, data.validation, data.test)
+    ]
     images = Data(*splits, name="toy", classes=3, description="")
     module = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
         nn.Linear(64, 3),
     )
     before = copy.deepcopy(module.state_dict())
@@ -252,6 +256,12 @@ def test_a_population_of_given_checkpoints_equals_the_trained_one(tmp_path):
         ({"optimizer": "lbfgs"}, "optimizer='lbfgs': expected one of 'sgd', 'adam'"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"learning_rate": [0.1]}, "learning_rate: 1 values"),
+        ({"momentum": [0.1, 0.2, 0.3], "memory": 1}, "momentum: 3 values, expected one for each"),
+        ({"stop_at": [0.1]}, "stop_at: 1 values"),
+        ({"patience": 0}, "patience=0"),
+        ({"evaluate_every": -1}, "evaluate_every=-1"),
+        ({"indices": [[0, 1], [2, 3]], "batches": "shared"}, "indices.1.: .*batches='shared'"),
+        ({"start": torch.zeros(3, 53, dtype=torch.float64)}, "start: 3 points for 2 replicas"),
         ({"replicas": 0}, "replicas=0"),
         ({"indices": [[0]]}, "indices: 1 sets"),
         ({"indices": [[0], [999]]}, "indices.1."),
@@ -277,7 +287,7 @@ def test_a_module_that_cannot_initialise_itself_is_refused_or_helped():
             return x * self.scale
 
     module = nn.Sequential(Scale(), nn.Linear(6, 3).double())
-    with pytest.raises(TypeError, match="pass start= .* or init="):
+    with pytest.raises(TypeError, match=r"pass start= .* or init="):
         train(module, toy_data(), replicas=2, epochs=1)
 
     def init(copied, generator):

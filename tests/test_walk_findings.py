@@ -3,11 +3,11 @@
 from math import sqrt
 
 import numpy as np
-import oracles
 import pytest
 import torch
 import xarray as xr
 
+import oracles
 from spinscape.glass.moves import Gaussian
 from spinscape.glass.walks import diffusion, walk, walk_findings
 

@@ -8,13 +8,13 @@ import random
 from math import sqrt
 
 import numpy as np
-import oracles
 import pytest
 import torch
 import xarray as xr
 from scipy.stats import t as student
 from torch import nn
 
+import oracles
 from spinscape.glass.moves import FilterGaussian, Gaussian, generators
 from spinscape.glass.quadratic import quadratic_law
 from spinscape.glass.walks import walk

@@ -35,51 +35,63 @@ def _root(
 @app.command()
 def explore(
     data: Annotated[
-        str,
-        typer.Option(help="'digits', a path (.npz with x and y, or a folder of IDX files), or "
-                          "module:function."),
-    ] = "digits",
-    preset: Annotated[str, typer.Option(help="quick, standard or paper.")] = "quick",
+        str | None,
+        typer.Option(
+            help="'digits' (the default), a path (.npz with x and y, or a folder of IDX files), or "
+            "module:function."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="quick (the default), standard or paper.")
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Hidden units.")] = None,
     replicas: Annotated[int | None, typer.Option(help="Independently trained copies.")] = None,
-    seed: Annotated[int, typer.Option(help="Fixes every random number.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; never changes a number.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Fixes every random number; 0.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; 1. Never changes a number.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; resumes.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with any of the settings.")
+        Path | None,
+        typer.Option(help="TOML file with any of these and any other setting of the preset."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="module:function that returns your own nn.Module.")
     ] = None,
     checkpoints: Annotated[
-        str | None, typer.Option(help="Pattern of your own checkpoints, 'DIR/*.safetensors'.")
+        str | None,
+        typer.Option(help="Pattern of your own checkpoints, 'DIR/*.safetensors'; needs --model."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run, how long, how large.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON on stdout.")] = False,
 ) -> None:
-    """Train copies of a network and read its landscape as a glass (arXiv 2407.20724)."""
-    from spinscape.studies import exploration
+    """Train copies of a network and read its landscape as a glass (arXiv 2407.20724).
 
-    settings = {"width": width, "replicas": replicas, **_settings_file(config)}
-    options: dict[str, Any] = {
+    The command line goes before the TOML file, and that before the preset.
+    """
+    from spinscape.studies.exploration import explore as run_study
+    from spinscape.studies.plans import plan
+
+    given = {
         "data": data,
         "preset": preset,
+        "width": width,
+        "replicas": replicas,
         "seed": seed,
+        "workers": workers,
+        "out": out,
         "model": model,
         "checkpoints": checkpoints,
     }
-    for name in options.keys() & settings.keys():
-        options[name] = settings.pop(name)
-    settings.update({k: v for k, v in (("width", width), ("replicas", replicas)) if v is not None})
+    options = _settings_file(config) | {k: v for k, v in given.items() if v is not None}
     if dry_run:
-        _show_plan(exploration.plan(**options, **settings), as_json)
+        options.pop("out", None)
+        _show_plan(plan(**options), as_json)
         return
     with _Progress(quiet=as_json) as progress:
-        run = exploration.explore(
-            **options, **settings, out=out, workers=workers, progress=progress
-        )
+        run = run_study(**options, progress=progress)
     _show_findings(run, as_json)
 
 
@@ -112,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail("interrupted; the same command goes on where it stopped", 130)
     except click.ClickException as error:
         _fail(error.format_message())
-    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, ImportError, RuntimeError) as error:
         if show:
             raise
         _fail(str(error) or type(error).__name__)

@@ -2,8 +2,8 @@
 
 from spinscape.glass.alignment import align
 from spinscape.glass.clustering import hierarchy, hierarchy_findings
-from spinscape.glass.energies import Energy
 from spinscape.glass.correlations import generalisation, generalisation_findings
+from spinscape.glass.energies import Energy
 from spinscape.glass.interpolation import barrier, permutation_findings, permutation_paths
 from spinscape.glass.moves import FilterGaussian, Gaussian
 from spinscape.glass.roughness import ruggedness

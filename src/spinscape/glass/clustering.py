@@ -182,7 +182,8 @@ def _families_within(dataset: xr.Dataset, first: str) -> Finding:
     """Judge the second level; its K is the mean over the families that are large enough."""
     tested = dataset["K_within"].notnull().values
     value = float(dataset["K_within"].mean()) if tested.any() else None
-    null = dataset["K_within_null"].isel(top=np.flatnonzero(tested)).mean("top", skipna=False)
+    null = dataset["K_within_null"].isel(top=np.flatnonzero(tested))
+    null = null.sum("top", skipna=False) / max(1, tested.sum())
     measured = value is not None and bool(np.isfinite(null).all())
     verdict: Verdict = "not supported" if first == "not supported" else "undecided"
     if measured and value is not None:

@@ -7,7 +7,7 @@ may come from one that moves both quantities. The question is that of arXiv 2407
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -109,7 +109,7 @@ def generalisation_findings(correlated: xr.Dataset) -> list[Finding]:
 def _finding(one: xr.Dataset) -> Finding:
     name = MEASURES.get(str(one["measure"].item()), str(one["measure"].item()))
     counted = f"{one.attrs['used']} networks in {one.attrs['cells']} settings"
-    common = {
+    common: dict[str, Any] = {
         "protocol": "ruggedness",
         "question": f"At equal training loss, does a lower {name} go with a lower test error?",
         "null": "test errors shuffled among the settings",

@@ -21,6 +21,7 @@ from spinscape.nets.symmetry import Symmetry
 __all__ = ["LEAST_MEMBERS", "Families", "families_of", "is_flat", "k_of_surrogates", "top_clusters"]
 
 LEAST_MEMBERS = 8
+GAP_SHARE = 0.5
 
 
 class Families(NamedTuple):
@@ -42,7 +43,7 @@ def families_of(
     points: Float[Tensor, "replica n"],
 ) -> Families:
     """Cut the tree at its top level and take K inside each family of at least 8 (else NaN)."""
-    labels = top_clusters(tree)
+    labels = top_clusters(tree, LEAST_MEMBERS)
     sizes = np.bincount(labels)
     within = np.full(len(sizes), np.nan)
     for label in np.flatnonzero(sizes >= LEAST_MEMBERS):
@@ -79,21 +80,29 @@ def is_flat(distance: Float[np.ndarray, "m m"], points: Float[Tensor, "replica n
     return float(np.ptp(sides)) <= 16 * torch.finfo(points.dtype).eps * max(norm, sides.max())
 
 
-def top_clusters(tree: Float[np.ndarray, "merge 4"]) -> Int[np.ndarray, "replica"]:
-    """Cut a tree at its widest gap in height and label the clusters from 0, largest first.
+def top_clusters(
+    tree: Float[np.ndarray, "merge 4"], least_members: int
+) -> Int[np.ndarray, "replica"]:
+    """Cut a tree at its top level and label the clusters from 0, largest first.
 
-    Only cuts with two clusters of at least two members count, lest a single outlier be taken for
-    the top level; where there is none, the last merge is undone. To ask for families that are large
-    enough to be tested would join small ones, and one level of families would then pass for two.
+    A level ends at the widest gap in height; gaps that leave fewer than two clusters of two members
+    do not count, lest a single outlier be taken for a level. Higher levels may have gaps that are
+    less wide, so of all gaps wider than half of that one, the widest that leaves two clusters of
+    at least `least_members` is taken. One that is narrower still may be chance among families of
+    one level: joined by it, they would pass for two levels. Where no gap counts, the last merge is
+    undone.
     """
     heights, count = tree[:, 2], len(tree) + 1
-    best, widest = _labels(tree, 2), -np.inf
-    for clusters in range(2, count):
-        labels = _labels(tree, clusters)
-        gap = heights[count - clusters] - heights[count - clusters - 1]
-        if np.sum(np.bincount(labels) >= 2) >= 2 and gap > widest:
-            best, widest = labels, gap
-    return best
+    gaps = {k: float(heights[count - k] - heights[count - k - 1]) for k in range(2, count)}
+
+    def widest(least: int, floor: float) -> int | None:
+        fit = (k for k in gaps if np.sum(np.bincount(_labels(tree, k)) >= least) >= 2)
+        return max((k for k in fit if gaps[k] > floor), key=gaps.__getitem__, default=None)
+
+    level = widest(2, 0.0)
+    if level is None:
+        return _labels(tree, 2)
+    return _labels(tree, widest(least_members, GAP_SHARE * gaps[level]) or level)
 
 
 def _labels(tree: Float[np.ndarray, "merge 4"], clusters: int) -> Int[np.ndarray, "replica"]:

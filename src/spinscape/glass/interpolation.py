@@ -9,6 +9,7 @@ the same statistics, and matching the units would remove the second. The questio
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding, Interval, pair_bootstrap
 
-__all__ = ["KINDS", "barrier", "balanced_pairs", "permutation_findings", "permutation_paths"]
+__all__ = ["KINDS", "balanced_pairs", "barrier", "permutation_findings", "permutation_paths"]
 
 SOURCE = "permutation-interpolation, a protocol of arXiv 2407.20724; method ours"
 KINDS = ("own copy", "independent", "random matching", "aligned")
@@ -80,7 +81,7 @@ def barrier(
     loss, error, distance = _along(landscape, first, second, lam)
     result = xr.Dataset(coords={"lam": ("lam", lam.numpy(), {"long_name": "position on the path"})})
     result["loss"] = labelled(("pair", "lam"), loss, "loss", "nats")
-    if error is not None and not bool(error.isnan().all()):
+    if not bool(error.isnan().all()):
         result["error"] = labelled(("pair", "lam"), error, "error rate")
     height = path_barrier(loss, definition=definition)
     result["barrier"] = labelled("pair", height, f"barrier above the {definition}", "nats")
@@ -112,7 +113,8 @@ def permutation_paths(
     points : [replica, n]
         At least two solutions.
     pairs : int
-        How many pairs of solutions, at most all of them; every replica is in equally many, or one more.
+        How many pairs of solutions, at most all of them; every replica is in equally many,
+        or one more.
     resolution : int
         Points on each path, ends included.
     seed : int
@@ -123,9 +125,9 @@ def permutation_paths(
     Returns
     -------
     Dataset
-        Over ``kind, path, lam``: ``loss``, ``error``; over ``kind, path``: ``barrier`` (above the
-        straight line between the ends), ``barrier_mean`` (above the mean of the ends), ``distance``;
-        ``pair`` [path, end].
+        Over ``kind, path, lam``: ``loss``, ``error``; over ``kind, path``: ``distance``,
+        ``barrier`` (above the straight line between the ends) and ``barrier_mean`` (above the mean
+        of the ends); ``pair`` [path, end].
 
     Raises
     ------
@@ -182,7 +184,7 @@ ALIKE = (0.8, 1.25)
 def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
     """Share of the barrier between independent solutions that the best matching removes."""
     height = {str(kind): paths["barrier"].sel(kind=kind).values for kind in paths["kind"].values}
-    common = {
+    common: dict[str, Any] = {
         "protocol": "permutation",
         "question": "Does matching hidden units remove the barrier between two solutions?",
         "null": "the same after a random matching of the units",
@@ -217,7 +219,7 @@ def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
 def _conjecture(paths: xr.Dataset, level: float, seed: int) -> Finding:
     """Barrier to the own permuted copy in units of that between independent solutions."""
     low, high = ALIKE
-    common = {
+    common: dict[str, Any] = {
         "protocol": "permutation",
         "question": "Is a solution as far from its own permuted copy as from another solution?",
         "null": "the conjecture itself: own copies and independent solutions are alike, ratio 1",
@@ -261,7 +263,7 @@ def _ratio(paths: xr.Dataset, over: str, under: str, level: float, seed: int) ->
     return pair_bootstrap(rows, pairs[rows], ratio, level=level, seed=seed)
 
 
-def _nothing(why: str) -> dict[str, object]:
+def _nothing(why: str) -> dict[str, Any]:
     return {"statement": f"The ratio is undefined: {why}", "value": None, "verdict": "undecided"}
 
 
@@ -276,12 +278,12 @@ def _along(
     a: Float[Tensor, "path n"],
     b: Float[Tensor, "path n"],
     lam: Float[Tensor, "lam"],
-) -> tuple[Tensor, Tensor | None, Float[Tensor, "path"]]:
-    """Loss, error and length of straight paths."""
+) -> tuple[Float[Tensor, "path lam"], Float[Tensor, "path lam"], Float[Tensor, "path"]]:
+    """Loss, error (not a number where there is none) and length of straight paths."""
     direction = b - a
     loss, error = energies_along(energy, a, direction, lam.to(a.device))
     distance = torch.linalg.vector_norm(direction, dim=-1, dtype=torch.float64)
-    return loss, error, distance
+    return loss, torch.full_like(loss, torch.nan) if error is None else error, distance
 
 
 def _ends(

@@ -87,9 +87,9 @@ class FilterGaussian:
     """Steps in proportion to the norm of each filter (the incoming weights of one unit).
 
     The change of filter f is Gaussian with root mean square length ``step · ‖θ_f‖``, where θ_f is
-    the filter *at the start of the walk*. Filter normalisation (Li et al., arXiv 1712.09913, section
-    4) by the current filter would make large filters take large steps back and small ones small
-    steps forth: no longer symmetric, so that a thermal walk would not keep the Boltzmann weight.
+    the filter *at the start of the walk*. Filter normalisation (Li et al., arXiv 1712.09913,
+    section 4) by the current filter would make large filters take large steps back and small ones
+    small steps forth: no longer symmetric, and a thermal walk would not keep the Boltzmann weight.
     Coordinates in no filter (biases, scales of normalisation layers) do not move, as in that paper.
 
     Parameters

@@ -3,11 +3,12 @@
 Both measures are taken at the balanced representative of a solution, along directions or noise in
 proportion to its weights, so that a rescaled copy of a network measures the same.
 
-*Roughness index* (Wu et al., arXiv 2103.11069): along a straight slice the loss f has the normalised
-total variation T = ∫|f'| / (max f − min f), which is 1 on a slope, 2 in a symmetric well and more
-where the loss goes up and down; the index is the standard deviation of T over random directions in
-units of its mean, 0 for an isotropic quadratic. *Local energy* (Pittorino et al., arXiv 2006.07897):
-how much the loss rises when every weight is multiplied by 1 + σz, z standard normal.
+*Roughness index* (Wu et al., arXiv 2103.11069): along a straight slice the loss f has the
+normalised total variation T = ∫|f'| / (max f − min f), which is 1 on a slope, 2 in a symmetric well
+and more where the loss goes up and down; the index is the standard deviation of T over random
+directions in units of its mean, 0 for an isotropic quadratic. *Local energy* (Pittorino et al.,
+arXiv 2006.07897): how much the loss rises when every weight is multiplied by 1 + σz, z standard
+normal.
 """
 
 from typing import Any
@@ -131,7 +132,7 @@ def slices(
 def total_variation(
     loss: Float[Tensor, "*slice lam"],
 ) -> Float[Tensor, "*slice"]:
-    """Normalised total variation Σ|Δf| / (max f − min f) of slices; 1, the least, where f is flat."""
+    """Normalised total variation Σ|Δf| / (max f − min f) of slices; 1 where f is flat."""
     loss = loss.double()
     span = loss.amax(-1) - loss.amin(-1)
     return torch.where(span > 0, loss.diff(dim=-1).abs().sum(-1) / span, 1.0)

@@ -10,7 +10,7 @@ energy is a mean loss per sample. The question is that of arXiv 2407.20724, the 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,11 +47,14 @@ class Info(NamedTuple):
 class Rule(NamedTuple):
     """Whether a proposal is accepted, given both energies, log u and the temperature."""
 
-    accept: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None
+    accept: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor] | None
     needs_temperature: bool
 
 
-def _metropolis(energy: Tensor, proposed: Tensor, log_u: Tensor, temperature: Tensor) -> Tensor:
+def _metropolis(
+    energy: Tensor, proposed: Tensor, log_u: Tensor, temperature: Tensor | None
+) -> Tensor:
+    assert temperature is not None
     return proposed.isfinite() & (log_u < (energy - proposed).double() / temperature)
 
 
@@ -234,7 +237,7 @@ def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     first, last = free.isel(step=0), free.isel(step=-1)
     rise = (last["energy"] - first["energy"]).values.astype(float)
     law = (last["quadratic_law"] - first["quadratic_law"]).values.astype(float)
-    common = {
+    common: dict[str, Any] = {
         "protocol": "walk",
         "question": "Does the loss around a solution rise as its curvature foretells?",
         "null": "a quadratic bowl with the curvature at the start: ratio 1",
@@ -276,7 +279,7 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
         f"{float(thermal['acceptance'].mean()):.0%} of the steps were accepted; they ended at a "
         f"distance of {_end(thermal):.3g} from their start (free walkers: {_end(free):.3g})"
     )
-    common = {
+    common: dict[str, Any] = {
         "protocol": "walk",
         "question": "Does the landscape hold a walker at temperature T near its solution?",
         "null": "free diffusion: mean-square displacement ∝ t¹",

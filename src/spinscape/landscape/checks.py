@@ -7,7 +7,16 @@ from torch import Tensor
 
 from spinscape.nets.losses import Custom, Loss
 
-__all__ = ["check_data", "check_device", "check_labels", "check_mean"]
+__all__ = [
+    "check_data",
+    "check_device",
+    "check_finite",
+    "check_labels",
+    "check_mean",
+    "few_samples",
+]
+
+FEW = 16
 
 
 def check_data(x: Any, y: Any) -> tuple[Tensor, Tensor]:
@@ -29,13 +38,37 @@ def check_data(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     if x.device != y.device:
         raise ValueError(f"x is on {x.device} and y on {y.device}: move one with .to(device)")
     for name, values in (("x", x), ("y", y)):
-        if values.is_floating_point() and not torch.isfinite(values).all():
-            count = int((~torch.isfinite(values)).sum())
-            raise ValueError(
-                f"{name} holds {count:,} values that are NaN or infinite: "
-                "remove or replace those samples first"
-            )
+        check_finite(values, name)
     return x, y
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Refuse values that are not finite.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument and how many there are.
+    """
+    if values.is_floating_point() and not torch.isfinite(values).all():
+        count = int((~torch.isfinite(values)).sum())
+        raise ValueError(
+            f"{name} holds {count:,} values that are NaN or infinite: "
+            "remove or replace those samples first"
+        )
+
+
+def few_samples(y: Tensor) -> Tensor:
+    """Return indices of a few samples, of different classes where `y` tells them apart."""
+    first = torch.arange(min(2, len(y)), device=y.device)
+    if y.is_floating_point() or y.ndim != 1:
+        return first
+    classes, label = y.unique(return_inverse=True)
+    if len(classes) < 2:
+        return first
+    place = torch.full((len(classes),), len(y), device=y.device)
+    place.scatter_reduce_(0, label, torch.arange(len(y), device=y.device), "amin")
+    return place[:FEW]
 
 
 def check_device(points: Tensor, x: Tensor) -> None:
@@ -79,15 +112,16 @@ def check_mean(loss: Loss, outputs: Tensor, y: Tensor) -> None:
     Raises
     ------
     ValueError
-        If the loss of two samples is not the mean of their losses.
+        If the loss of some samples is not the mean of their losses.
     """
-    if len(y) < 2:
-        return
-    parts = [loss.value(outputs[:, k : k + 1], y[k : k + 1], own=False) for k in range(2)]
-    whole = loss.value(outputs[:, :2], y[:2], own=False)
-    mean = (parts[0] + parts[1]) / 2
-    if not torch.allclose(whole, mean, rtol=1e-3, atol=1e-5, equal_nan=True):
-        raise ValueError(
-            f"loss {loss.name!r}: {float(whole[0]):.6g} on two samples, but {float(mean[0]):.6g} "
-            "as the mean of each: expected a mean over samples (reduction='mean', no class weights)"
-        )
+    # The second time with each output at another class: a module that makes no error has losses of
+    # nearly 0, which are their own sum and mean.
+    for tried in (outputs, outputs.roll(1, -1)):
+        parts = [loss.value(tried[:, k : k + 1], y[k : k + 1], own=False) for k in range(len(y))]
+        whole, mean = loss.value(tried, y, own=False), torch.stack(parts).mean(0)
+        if not torch.allclose(whole, mean, rtol=1e-3, atol=1e-5, equal_nan=True):
+            raise ValueError(
+                f"loss {loss.name!r}: {float(whole[0]):.6g} on {len(y)} samples, but "
+                f"{float(mean[0]):.6g} as the mean of each: expected a mean over samples "
+                "(reduction='mean', no class weights)"
+            )

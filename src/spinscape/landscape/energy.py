@@ -8,7 +8,14 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spinscape.landscape.checks import check_data, check_device, check_labels, check_mean
+from spinscape.landscape.checks import (
+    check_data,
+    check_device,
+    check_finite,
+    check_labels,
+    check_mean,
+    few_samples,
+)
 from spinscape.landscape.derivatives import differentiable_losses, gradients, hessian_products
 from spinscape.landscape.scans import coordinates, scan_dataset
 from spinscape.landscape.subspaces import scan_lines, scan_subspace
@@ -93,7 +100,7 @@ class Landscape:
             memory=memory,
         )
         self.space: WeightSpace = self._evaluator.engine.space
-        self._try_on_two_samples()
+        self._try_on_a_few_samples()
 
     def __repr__(self) -> str:
         return (
@@ -333,16 +340,25 @@ class Landscape:
     def _in_parts(self, count: int, points_at: Callable[[slice], Tensor]) -> tuple[Tensor, Tensor]:
         """Loss and error of points that are made a few at a time."""
         size = max(1, self._evaluator.memory // (8 * self.n))
-        parts = [self.evaluate(points_at(rows)) for rows in pieces(count, size)]
+        cuts = list(pieces(count, size)) or [slice(0, 0)]
+        parts = [self.evaluate(points_at(rows)) for rows in cuts]
         loss, error = zip(*parts, strict=True)
         return torch.cat(loss), torch.cat(error)
 
-    def _try_on_two_samples(self) -> None:
+    def _try_on_a_few_samples(self) -> None:
         """Run the module's own point once: whatever does not fit is refused at the door."""
         point = self.space.point(self.module).detach().to(self.x.device)
-        outputs = self._evaluator.engine.outputs(point[None], self.x[:2])
+        few = few_samples(self.y)
+        try:
+            outputs = self._evaluator.engine.outputs(point[None], self.x[few])
+        except (RuntimeError, IndexError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"x: module {self.space.kind!r} cannot take samples of shape "
+                f"{tuple(self.x.shape[1:])} and dtype {self.x.dtype} ({reason})"
+            ) from error
         check_labels(self.y, outputs[0], self._evaluator.loss)
-        check_mean(self._evaluator.loss, outputs, self.y[:2])
+        check_mean(self._evaluator.loss, outputs, self.y[few])
         self._output_shape = (len(self.x), *outputs.shape[2:])
         self._labelled = are_labels(self.y, outputs.shape[2:])
 
@@ -382,7 +398,8 @@ def _statistics_inputs(statistics: str, samples: int | Tensor | None, x: Tensor)
     if samples is None:
         return x
     if isinstance(samples, Tensor):
-        return check_data(samples, samples)[0]
+        check_finite(samples, "statistics_samples")
+        return samples
     if isinstance(samples, bool) or not 0 < samples <= len(x):
         raise ValueError(
             f"statistics_samples={samples!r}: expected 1 to {len(x):,} (as many samples as x has), "

@@ -20,7 +20,7 @@ def coordinates(values: Any, name: str, device: torch.device) -> Tensor:
         If they are not a list of finite numbers.
     """
     if values is None:
-        return torch.linspace(-1, 1, 51, dtype=torch.float64, device=device)
+        return torch.arange(-25, 26, dtype=torch.float64, device=device) / 25  # 0 is exact
     found = torch.as_tensor(values, dtype=torch.float64, device=device)
     if found.ndim != 1 or not len(found) or not torch.isfinite(found).all():
         raise ValueError(f"{name}: expected a list of finite numbers, got {values!r}")

@@ -46,7 +46,7 @@ class Sgd:
         """Make one step in place; `gradient` may be overwritten."""
         if self.weight_decay.any():
             gradient.add_(points * self.weight_decay)
-        if self.momentum.any():
+        if self.momentum.ndim or self.momentum.any():  # the same memory whoever else is trained
             velocity = self.memory.setdefault("velocity", torch.zeros_like(points))
             gradient = velocity.mul_(self.momentum).add_(gradient)
         _move(points, gradient, learning_rate)

@@ -43,13 +43,21 @@ class Order:
         Samples a step; cut down to the smallest set.
     position : int
         Number of steps already made, for a continued training.
+    sizes : sequence of int, optional
+        Lengths of all sets, where `indices` are some of them: they fix batch size and epoch.
     """
 
     def __init__(
-        self, seeds: Sequence[int], indices: Sequence[Tensor], batch_size: int, position: int = 0
+        self,
+        seeds: Sequence[int],
+        indices: Sequence[Tensor],
+        batch_size: int,
+        position: int = 0,
+        sizes: Sequence[int] | None = None,
     ) -> None:
-        self.batch_size = min(batch_size, *(len(samples) for samples in indices))
-        self.steps_per_epoch = math.ceil(max(map(len, indices)) / self.batch_size)
+        sizes = [len(samples) for samples in indices] if sizes is None else sizes
+        self.batch_size = min(batch_size, *sizes)
+        self.steps_per_epoch = math.ceil(max(sizes) / self.batch_size)
         self._indices = list(indices)
         self._generators = [generator(seed, _BATCHES) for seed in seeds]
         self._rest = [
@@ -96,4 +104,6 @@ class Order:
         return self._permutation(k)[within:]
 
     def _permutation(self, k: int) -> Tensor:
-        return self._indices[k][torch.randperm(len(self._indices[k]), generator=self._generators[k])]
+        return self._indices[k][
+            torch.randperm(len(self._indices[k]), generator=self._generators[k])
+        ]

@@ -65,6 +65,10 @@ class Recipe:
             values = torch.as_tensor(getattr(self, name), dtype=torch.float64)
             if not torch.isfinite(values).all() or (values < 0).any():
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected numbers ≥ 0")
+        for name in ("patience", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more, or None")
 
 
 def _choose(name: str, value: object, known: Any) -> None:
@@ -151,14 +155,15 @@ patience, evaluate_every, snapshots
     chosen = _replica_indices(replicas)
     space = WeightSpace(module)
     setup = _Setup(module, space, training_engine(module), data, loss_of(loss), settings, penalty)
+    _check_lengths(settings, len(chosen))
+    samples = _samples(indices, len(chosen), len(data.train.x), settings.batches)
     parts = []
     for rows in _chunks(len(chosen), setup.replica_bytes(), memory):
         ids = [chosen[k] for k in rows]
         points, state = _start(module, start, init, seed, ids, rows, len(chosen))
-        samples = _samples(indices, rows, len(chosen), len(data.train.x))
         run = _Run(setup, points.to(data.train.x.device), ids, rows, seed, samples, state)
         parts.append(run.train(progress).dataset(keep_state))
-    result = parts[0] if len(parts) == 1 else xr.concat(parts, "replica", join="outer")
+    result = _join(parts)
     result.attrs.update(seed=seed, source="training of replicas as one batch of points")
     return result
 
@@ -177,7 +182,7 @@ class _Setup:
 
     def replica_bytes(self) -> int:
         """Memory that one replica takes in a step, a rough upper bound."""
-        width = self.data.train.x[0].numel() + sum(shape[0] for shape in self.space.shapes)
+        width = self.data.train.x[0].numel() + sum((*shape, 1)[0] for shape in self.space.shapes)
         size = torch.finfo(self.space.dtype).bits // 8
         return size * (6 * self.space.n + 4 * width * self.recipe.batch_size)
 
@@ -200,10 +205,12 @@ class _Run:
     def __post_init__(self) -> None:
         recipe, count = self.setup.recipe, len(self.ids)
         self.first_step = int(self.state.pop("step", torch.tensor(0)))
+        self.state = {name: value.to(self.points) for name, value in self.state.items()}
         self.shared = recipe.batches == "shared"
         seeds = [self.seed] if self.shared else replica_seeds(self.seed, self.ids)
-        samples = self.samples[:1] if self.shared else self.samples
-        self.order = Order(seeds, samples, recipe.batch_size, self.first_step)
+        samples = [self.samples[k] for k in self.rows[: len(seeds)]]
+        sizes = list(map(len, self.samples))
+        self.order = Order(seeds, samples, recipe.batch_size, self.first_step, sizes)
         self.total = self.first_step + recipe.epochs * self.order.steps_per_epoch
         self.every = recipe.evaluate_every or self.order.steps_per_epoch
         self.rate = self._setting("learning_rate")
@@ -269,7 +276,7 @@ class _Run:
                 {"long_name": "points along the training", "units": "1"},
             )
         if keep_state:
-            result.attrs["step"] = self.total
+            result.attrs["step"] = int(self.stopped_at.max())
             for name, value in self.memory.items():
                 result[name] = (("replica", "n"), value.cpu().numpy())
         return result
@@ -278,8 +285,6 @@ class _Run:
         values = torch.as_tensor(getattr(self.setup.recipe, name), dtype=self.points.dtype)
         if values.ndim == 0:
             return values
-        if len(values) <= max(self.rows):
-            raise ValueError(f"{name}: {len(values)} values, expected one for each replica")
         return values[list(self.rows)].to(self.points.device)[:, None]
 
     def _step(self, step: int) -> None:
@@ -292,9 +297,7 @@ class _Run:
         gradient = self._gradient(x, y, step)
         share = (step - self.first_step) / (self.total - self.first_step)
         rate = self.rate * SCHEDULES[self.setup.recipe.schedule](share)
-        self.optimizer.step(
-            self.live, gradient, float(rate) if rate.ndim == 0 else rate, step + 1
-        )
+        self.optimizer.step(self.live, gradient, float(rate) if rate.ndim == 0 else rate, step + 1)
 
     def _gradient(self, x: Tensor, y: Tensor, step: int) -> Float[Tensor, "P n"]:
         seeds = [self.seed + 1000003 * self.ids[k] + step for k in self.active.tolist()]
@@ -303,13 +306,15 @@ class _Run:
         )
         if self.setup.penalty is not None:
             points = self.live.detach().requires_grad_()
-            extra = self.setup.penalty(points)
+            with torch.enable_grad():
+                extra = self.setup.penalty(points)
+                (pull,) = torch.autograd.grad(extra.sum(), points)
             if extra.shape != points.shape[:1]:
                 raise ValueError(
                     f"penalty: returned shape {tuple(extra.shape)} for {len(points)} points, "
                     "expected one number a point"
                 )
-            gradient = gradient + torch.autograd.grad(extra.sum(), points)[0]
+            gradient = gradient + pull
         return gradient
 
     def _evaluate(self, step: int) -> None:
@@ -388,6 +393,26 @@ def _replica_indices(replicas: int | Sequence[int]) -> list[int]:
     return chosen
 
 
+def _check_lengths(recipe: Recipe, count: int) -> None:
+    for name in ("learning_rate", "momentum", "weight_decay", "stop_at"):
+        value = getattr(recipe, name)
+        shape = () if value is None else tuple(torch.as_tensor(value).shape)
+        if shape not in ((), (count,)):
+            given = f"{shape[0]} values" if len(shape) == 1 else f"shape {shape}"
+            raise ValueError(f"{name}: {given}, expected one for each of {count} replicas")
+
+
+def _join(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Put chunks of replicas together; those that stopped first stay where they were."""
+    if len(parts) == 1:
+        return parts[0]
+    longest = max(parts, key=lambda part: part.sizes["epoch"]).epoch
+    result = xr.concat([part.reindex(epoch=longest, method="ffill") for part in parts], "replica")
+    if "step" in result.attrs:
+        result.attrs["step"] = max(part.attrs["step"] for part in parts)
+    return result
+
+
 def _chunks(count: int, each: int, memory: int) -> list[range]:
     size = max(1, memory // each)
     return [range(k, min(k + size, count)) for k in range(0, count, size)]
@@ -420,14 +445,19 @@ def _start(
 
 
 def _samples(
-    indices: Sequence[Sequence[int] | Tensor] | None, rows: Sequence[int], count: int, size: int
+    indices: Sequence[Sequence[int] | Tensor] | None, count: int, size: int, batches: str
 ) -> list[Tensor]:
     if indices is None:
-        return [torch.arange(size)] * len(rows)
+        return [torch.arange(size)] * count
     if len(indices) != count:
         raise ValueError(f"indices: {len(indices)} sets of samples for {count} replicas")
-    chosen = [torch.as_tensor(indices[k], dtype=torch.long) for k in rows]
-    for row, samples in zip(rows, chosen, strict=True):
+    chosen = [torch.as_tensor(samples, dtype=torch.long) for samples in indices]
+    for row, samples in enumerate(chosen):
+        if batches == "shared" and not torch.equal(samples, chosen[0]):
+            raise ValueError(
+                f"indices[{row}]: other samples than indices[0], but batches='shared' gives all "
+                "replicas the same ones; use batches='own'"
+            )
         if len(samples) == 0 or samples.min() < 0 or samples.max() >= size:
             raise ValueError(f"indices[{row}]: expected samples among 0..{size - 1}, at least one")
     return chosen

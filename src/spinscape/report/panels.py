@@ -123,4 +123,6 @@ def _plain(value: object, digits: int) -> object:
     values = value.astype(np.float64)
     size = np.abs(np.where(np.isfinite(values) & (values != 0), values, 1.0))
     scale = 10.0 ** (digits - 1 - np.floor(np.log10(size)))
-    return np.where(np.isfinite(values), np.round(values * scale) / scale, None).tolist()
+    rounded = np.asarray(np.round(values * scale) / scale, dtype=object)
+    rounded[~np.isfinite(values)] = None
+    return rounded.tolist()

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -324,7 +324,7 @@ class Study:
             )
         return kept
 
-    def _compute(self, run: Run, name: str, cells: dict[str, Callable[[], xr.Dataset]]) -> None:
+    def _compute(self, run: Run, name: str, cells: Mapping[str, Callable[[], xr.Dataset]]) -> None:
         run.parts(cells, workers=self.workers, progress=partial(self._report, name))
 
     def _report(self, name: str, done: int, total: int) -> None:
