@@ -147,12 +147,13 @@ def test_as_many_points_as_samples_are_not_taken_for_targets_of_their_own():
         close(landscape.gradient(points), oracles.gradients_at(models, x, y, loss))
 
 
-@pytest.mark.parametrize("memory", [1, 5_000, 100_000])
+@pytest.mark.parametrize("memory", [1, 20_000])
 @pytest.mark.parametrize("task", [dense_task, image_task])
 def test_chunks_change_nothing(task, memory):
     module, x, y = task()
-    points = random_points(module, 7)
-    vectors = random_points(module, 7, seed=9)
+    x, y = x[:9], y[:9]
+    points = random_points(module, 5)
+    vectors = random_points(module, 5, seed=9)
     whole, cut = Landscape(module, x, y), Landscape(module, x, y, memory=memory)
     for name in ("loss", "error", "outputs", "gradient"):
         close(getattr(cut, name)(points), getattr(whole, name)(points), 1e-12)
@@ -205,8 +206,8 @@ def test_hessian_is_symmetric_and_equals_the_dense_one():
 @pytest.mark.parametrize("engine", ["dense", "vmap", "loop"])
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
 def test_autograd_follows_the_loss(engine, loss):
-    module, x, y = dense_task([3], "tanh", inputs=3, samples=8)
-    landscape = Landscape(module, x, y, loss, engine=engine, memory=2000)
+    module, x, y = dense_task([2], "tanh", inputs=2, samples=6)
+    landscape = Landscape(module, x, y, loss, engine=engine, memory=1000)
     points = random_points(module, 2).requires_grad_()
     assert torch.autograd.gradcheck(landscape.loss, points)
     assert torch.autograd.gradgradcheck(landscape.loss, points)

@@ -228,7 +228,7 @@ def test_code_in_a_checkpoint_is_not_run(saved_by, tmp_path):
     if saved_by == "torch":
         torch.save(state, path)
     else:
-        path.write_bytes(pickle.dumps(state))
+        path.write_bytes(pickle.dumps(state, protocol=2))
     with pytest.raises(ValueError, match=r"weights.pt: cannot be read as weights"):
         WeightSpace(mlp(3, [4], 2)).read(path)
     assert not (tmp_path / "sprung").exists()

@@ -3,16 +3,23 @@
 import json
 import sys
 import tomllib
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
 
 __all__ = ["app", "main"]
+
+# Typer brings its own copy of click or uses the one installed, by its version; both have this.
+USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if kind.__name__ == "ClickException" and issubclass(kind, Exception)
+)
 
 app = typer.Typer(
     name="spinscape",
@@ -113,20 +120,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors are one line on stderr and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     show = "--traceback" in words
-    words = [word for word in words if word != "--traceback"]
+    words = [word for word in words if word != "--traceback"] or ["--help"]
     try:
-        app(args=words, standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    except click.exceptions.Abort:
+        sys.exit(app(args=words, standalone_mode=False) or 0)
+    except (typer.Abort, KeyboardInterrupt):
         _fail("interrupted; the same command goes on where it stopped", 130)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", 130)
-    except click.ClickException as error:
-        _fail(error.format_message())
+    except USAGE_ERRORS as error:
+        _fail(getattr(error, "format_message", error.__str__)())
     except (ValueError, TypeError, OSError, MemoryError, ImportError, RuntimeError) as error:
         if show:
-            raise
+            traceback.print_exception(error)
         _fail(str(error) or type(error).__name__)
 
 

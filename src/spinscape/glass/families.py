@@ -106,6 +106,6 @@ def top_clusters(
 
 
 def _labels(tree: Float[np.ndarray, "merge 4"], clusters: int) -> Int[np.ndarray, "replica"]:
-    labels = cut_tree(tree, clusters)[:, 0]  # by order of merges: heights may be equal
+    labels = cut_tree(tree, [clusters])[:, 0]  # by order of merges: heights may be equal
     rank = np.argsort(np.argsort(-np.bincount(labels), kind="stable"), kind="stable")
     return rank[labels]

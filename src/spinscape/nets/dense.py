@@ -140,10 +140,8 @@ class DenseStack:
             _write(gradient, layer, delta, torch.bmm(delta, hidden[k - 1].transpose(1, 2)))
             delta = torch.bmm(layer.weights(points).transpose(1, 2), delta)
             delta = _through(self.activations[k - 1], delta, pres[k - 1], hidden[k - 1])
-        if x.ndim == 2:
-            product = torch.mm(delta.reshape(-1, len(x)), x)
-        else:
-            product = torch.bmm(delta, x)
+        shared = x.ndim == 2
+        product = torch.mm(delta.reshape(-1, len(x)), x) if shared else torch.bmm(delta, x)
         _write(gradient, self.layers[0], delta, product)
         return value, gradient
 
