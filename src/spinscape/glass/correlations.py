@@ -112,7 +112,8 @@ def _finding(one: xr.Dataset) -> Finding:
     common: dict[str, Any] = {
         "protocol": "ruggedness",
         "question": f"At equal training loss, does a lower {name} go with a lower test error?",
-        "null": "test errors shuffled among the settings",
+        "null": "test errors shuffled among the settings: τ is 0 on average",
+        "null_value": 0.0,
         "rule": (
             "Supported if the interval of τ over pairs of settings that differ in one "
             f"hyper-parameter lies above 0 and p < {LEVEL} against shuffled errors; not supported "
@@ -122,24 +123,28 @@ def _finding(one: xr.Dataset) -> Finding:
     value = float(one["tau"])
     if not np.isfinite(value):
         why = f"{counted} reached the training loss aimed at: too few to compare"
-        return Finding(**common, statement=why, value=None, verdict="undecided")
+        return Finding(**common, statement=f"Undecided: {why}", value=None, verdict="undecided")
     low, high, null = float(one["tau_low"]), float(one["tau_high"]), one["tau_null"].values
     p = p_value(value, null, "greater")
     supported = low > 0 and p < LEVEL
+    verdict = "supported" if supported else "not supported" if high < 0.1 else "undecided"
+    answers = {
+        "supported": f"A lower {name} goes with a lower test error",
+        "not supported": f"A lower {name} does not go with a lower test error",
+        "undecided": f"Whether a lower {name} goes with a lower test error is undecided",
+    }
     return Finding(
         **common,
         statement=(
-            f"Over {counted}, the order by {name} and the order by test error agree with "
-            f"τ = {value:.2g} when one setting is varied at a time ({float(one['tau_all']):.2g} "
-            "over all settings)"
+            f"{answers[verdict]}: over {counted} the two orders agree with τ = {value:.2g} when "
+            f"one setting is varied at a time ({float(one['tau_all']):.2g} over all settings)"
         ),
         value=value,
         low=low,
         high=high,
         level=one.attrs["level"],
-        null_value=float(null.mean()),
         p=p,
-        verdict="supported" if supported else "not supported" if high < 0.1 else "undecided",
+        verdict=verdict,
     )
 
 

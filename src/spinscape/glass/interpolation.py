@@ -200,19 +200,25 @@ def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
     value, low, high = 1 - ratio.value, 1 - ratio.high, 1 - ratio.low
     null = float(1 - height["random matching"].mean() / height["independent"].mean())
     bound = max(LEAST_REMOVED, null)
+    verdict = "supported" if low > bound else "not supported" if high < bound else "undecided"
+    answers = {
+        "supported": "Matching hidden units removes most of the barrier",
+        "not supported": "Matching hidden units does not remove most of the barrier",
+        "undecided": "Whether matching hidden units removes most of the barrier is undecided",
+    }
     return Finding(
         **common,
         statement=(
-            f"Between {len(height['aligned'])} pairs of independent solutions the barrier is "
-            f"{height['independent'].mean():.3g} nats on average as trained and "
-            f"{height['aligned'].mean():.3g} after matching: {value:.0%} of it is removed"
+            f"{answers[verdict]}: between {len(height['aligned'])} pairs of independent solutions "
+            f"it is {height['independent'].mean():.3g} nats on average as trained and "
+            f"{height['aligned'].mean():.3g} after matching; {value:.0%} of it goes"
         ),
         value=value,
         low=low,
         high=high,
         level=level,
         null_value=null,
-        verdict="supported" if low > bound else "not supported" if high < bound else "undecided",
+        verdict=verdict,
     )
 
 
@@ -221,7 +227,7 @@ def _conjecture(paths: xr.Dataset, level: float, seed: int) -> Finding:
     low, high = ALIKE
     common: dict[str, Any] = {
         "protocol": "permutation",
-        "question": "Is a solution as far from its own permuted copy as from another solution?",
+        "question": "Is the barrier to the own permuted copy like that to another solution?",
         "null": "the conjecture itself: own copies and independent solutions are alike, ratio 1",
         "null_value": 1.0,
         "rule": (
@@ -235,15 +241,21 @@ def _conjecture(paths: xr.Dataset, level: float, seed: int) -> Finding:
     inside = low <= ratio.low and ratio.high <= high
     outside = ratio.high < low or ratio.low > high
     mean = paths["barrier"].mean("path")
+    verdict = "supported" if inside else "not supported" if outside else "undecided"
+    answers = {
+        "supported": "Other solutions are like permuted copies of one",
+        "not supported": "Other solutions are unlike permuted copies of one",
+        "undecided": "Whether other solutions are like permuted copies of one is undecided",
+    }
     return Finding(
         **common,
         **ratio._asdict(),
         statement=(
-            f"The barrier between a solution and its own copy with all units renumbered is "
-            f"{float(mean.sel(kind='own copy')):.3g} nats on average, {ratio.value:.3g} times that "
-            "between independent solutions"
+            f"{answers[verdict]}: the barrier between a solution and its own copy with all units "
+            f"renumbered is {float(mean.sel(kind='own copy')):.3g} nats on average, "
+            f"{ratio.value:.3g} times that between independent solutions"
         ),
-        verdict="supported" if inside else "not supported" if outside else "undecided",
+        verdict=verdict,
     )
 
 

@@ -239,7 +239,7 @@ def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     law = (last["quadratic_law"] - first["quadratic_law"]).values.astype(float)
     common: dict[str, Any] = {
         "protocol": "walk",
-        "question": "Does the loss around a solution rise as its curvature foretells?",
+        "question": "Is the ground around a solution more than a bowl of its curvature?",
         "null": "a quadratic bowl with the curvature at the start: ratio 1",
         "null_value": 1.0,
         "rule": (
@@ -249,23 +249,31 @@ def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     }
     far = float(last["displacement"].mean())
     told = (
-        f"After {int(last['step'])} free steps, at a distance of {far:.3g}, the loss of "
+        f"after {int(last['step'])} free steps, at a distance of {far:.3g}, the loss of "
         f"{len(rise)} walkers had risen by {rise.mean():.3g} nats on average"
     )
     if not np.isfinite(rise).all() or law.mean() <= 0 or len(rise) < 2:
         why = "the ratio to the quadratic law is undefined"
-        return Finding(**common, statement=f"{told}; {why}", value=None, verdict="undecided")
+        told = f"Undecided: {told}; {why}"
+        return Finding(**common, statement=told, value=None, verdict="undecided")
     ratio = bootstrap(
         (rise, law), lambda r, q: r.mean() / q.mean(), paired=True, level=level, seed=seed
     )
     low, high = 1 - LAW_MARGIN, 1 + LAW_MARGIN
     outside = ratio.low > high or ratio.high < low
     inside = low <= ratio.low and ratio.high <= high
+    verdict = "supported" if outside else "not supported" if inside else "undecided"
+    answers = {
+        "supported": "The ground is more than a bowl",
+        "not supported": "The ground is a bowl as far as the walkers came",
+        "undecided": "Whether the ground is more than a bowl is undecided",
+    }
     return Finding(
         **common,
         **ratio._asdict(),
-        statement=f"{told}, {ratio.value:.3g} times what the curvature at the start foretells",
-        verdict="supported" if outside else "not supported" if inside else "undecided",
+        statement=f"{answers[verdict]}: {told}, {ratio.value:.3g} times what the curvature at the "
+        "start foretells",
+        verdict=verdict,
     )
 
 
@@ -275,30 +283,32 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
     kinds = np.unique(thermal["temperature"].values)
     at = " to ".join(f"{T:.3g}" for T in (kinds[[0, -1]] if len(kinds) > 1 else kinds))
     told = (
-        f"Of {thermal.sizes['walker']} walkers at T = {at} nats, {last} steps each, "
-        f"{float(thermal['acceptance'].mean()):.0%} of the steps were accepted; they ended at a "
-        f"distance of {_end(thermal):.3g} from their start (free walkers: {_end(free):.3g})"
+        f"{thermal.sizes['walker']} walkers at T = {at} nats accepted "
+        f"{float(thermal['acceptance'].mean()):.0%} of {last} steps and ended at a distance of "
+        f"{_end(thermal):.3g} from their start (free walkers: {_end(free):.3g})"
     )
     common: dict[str, Any] = {
         "protocol": "walk",
-        "question": "Does the landscape hold a walker at temperature T near its solution?",
+        "question": "Does the landscape hold back a walker at temperature T?",
         "null": "free diffusion: mean-square displacement ∝ t¹",
         "null_value": 1.0,
         "rule": (
-            "Held back: supported if the interval of the exponent over the last decade of time "
-            "lies below 1, not supported otherwise; undecided without an exponent"
+            "Supported if the interval of the exponent over the last decade of time lies below 1, "
+            "not supported otherwise; undecided without an exponent. 0 is a walker that stays"
         ),
     }
     try:
         exponent = diffusion(thermal, level=level, seed=seed)
     except ValueError as reason:
-        statement = f"{told}; no exponent ({reason})"
+        statement = f"Undecided: {told}; no exponent ({reason})"
         return Finding(**common, statement=statement, value=None, verdict="undecided")
+    held = exponent.high < 1
     return Finding(
         **common,
         **exponent._asdict(),
-        statement=f"{told}; their mean-square displacement grew as t^{exponent.value:.3g}",
-        verdict="supported" if exponent.high < 1 else "not supported",
+        statement=f"Thermal walkers are {'held back' if held else 'not held back'}: {told}; their "
+        f"mean-square displacement grew as t to the power {exponent.value:.3g}",
+        verdict="supported" if held else "not supported",
     )
 
 

@@ -89,9 +89,10 @@ PROTOCOLS = (
         ),
         method=(
             "The loss is measured along the straight line in weight space between two networks. "
-            "Three kinds of pairs: a network and its own copy with hidden units renumbered at "
+            "Four kinds of pairs: a network and its own copy with hidden units renumbered at "
             "random; two independently trained networks; the same two after the best matching of "
-            "their hidden units (one exact assignment, after the ReLU scale is removed). "
+            "their hidden units (one exact assignment, after the ReLU scale is removed); and, as "
+            "its null, after a random matching. "
             "The barrier is how far the loss on the way rises above the straight line between its "
             "ends."
         ),
@@ -133,11 +134,14 @@ PROTOCOLS = (
             "this way does not say which causes which."
         ),
         method=(
-            "Roughness is how much the loss goes up and down along random straight slices; local "
-            "energy is how much it rises when every weight is multiplied by a little noise. "
-            "Neither changes when a network is rescaled without changing what it computes. "
-            "Kendall's τ asks whether the order of networks by roughness is their order by test "
-            "error: 1 the same, −1 the reverse, 0 unrelated."
+            "The roughness index is how unevenly the loss goes up and down along random straight "
+            "slices (the spread of its total variation between slices, in units of the mean); "
+            "local energy is how much it rises when every weight is multiplied by a little noise; "
+            "neither changes when a network is rescaled without changing what it computes. "
+            "Kendall's τ asks whether the order of settings by one of them is their order by test "
+            "error: 1 the same, −1 the reverse, 0 unrelated. "
+            "Settings are averaged over their networks and compared in pairs that differ in one "
+            "hyper-parameter, lest one that moves both quantities be taken for a link between them."
         ),
         parts=("ruggedness",),
         draw=figures.draw_ruggedness,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
-from spinscape.report.figures.traces import BLUE, GREEN, VERMILION, axis, band, line
+from spinscape.report.figures.traces import BLUE, GREEN, GREY, VERMILION, axis, band, line
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
 from spinscape.report.wording import axis_label, number, percent
 
@@ -17,6 +17,7 @@ __all__ = ["draw_paths"]
 _LOOK = {
     "own copy": (BLUE, "solid", "circle"),
     "independent": (VERMILION, "dash", "square"),
+    "random matching": (GREY, "longdash", "x"),
     "aligned": (GREEN, "dot", "diamond"),
 }
 _Array = NDArray[np.float64]

@@ -24,7 +24,7 @@ __all__ = ["draw_ruggedness"]
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 _SETTINGS = ("learning_rate", "batch_size", "weight_decay", "width")
-_MEASURES = {"roughness": "roughness of slices", "local_energy": "local energy"}
+_MEASURES = {"roughness": "roughness index", "local_energy": "local energy"}
 _EXTREMES = 3
 _Array = NDArray[np.float64]
 
@@ -115,7 +115,10 @@ def _scatters(data: Dataset) -> Drawing | None:
     if grouping is not None:
         caption += f" Colour and symbol give the {grouping.replace('_', ' ')}."
     if left:
-        caption += f" {left} networks that did not reach that loss are hollow and do not count."
+        caption += (
+            f" {left} networks that did not reach that loss are hollow and do not count; the frame "
+            "is that of the others."
+        )
     taus = tuple(row for name in data.data_vars for row in _taus(data, str(name)))
     summaries = tuple((_MEASURES[name], _range(data[name].values[used])) for name in shown)
     error = ("test error", _range(data["test_error"].values[used]))
@@ -176,11 +179,20 @@ def _scatter(data: Dataset, name: str, used: NDArray[np.bool_], grouping: str | 
         f"{_MEASURES[name]} {_range(x[used])}, test error {_range(y[used])} percent.",
         tuple(traces),
         {
-            "xaxis": log_axis(label, spread) if wide else axis(label),
-            "yaxis": axis("Test error (%)"),
+            "xaxis": log_axis(label, spread) if wide else axis(label, **_frame(x[used])),
+            "yaxis": axis("Test error (%)", **_frame(y[used])),
         },
         height=340,
     )
+
+
+def _frame(values: _Array) -> dict[str, list[float]]:
+    """Range that shows the networks that count, whatever the others did."""
+    finite = values[np.isfinite(values)]
+    if len(finite) < 2 or np.ptp(finite) == 0:
+        return {}
+    margin = 0.06 * float(np.ptp(finite))
+    return {"range": [float(finite.min()) - margin, float(finite.max()) + margin]}
 
 
 def _groups(
