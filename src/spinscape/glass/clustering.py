@@ -105,7 +105,8 @@ def hierarchy(
     TypeError
         If the module's symmetry is not known.
     ValueError
-        If there are fewer than four replicas, some are not finite, or all distances are equal.
+        If there are fewer than four replicas, some are not finite, all distances are equal, or two
+        networks are copies of one another.
     """
     if linkage not in LINKAGES:
         raise ValueError(f"linkage: expected one of {LINKAGES}, got {linkage!r}")
@@ -119,6 +120,8 @@ def hierarchy(
             f"points: all distances are {distance.max():g} up to rounding, so there is nothing to "
             "cluster; are the replicas copies of one another?"
         )
+    if found is not None:
+        _refuse_copies(distance, states)
     nulls = nulls_of(found, states, seed=seed)
     count = partial(null_statistics, surrogates=surrogates, linkage=linkage, seed=seed, map=map)
     observed, surrogate = tree_statistics(distance, linkage), count(nulls)
@@ -189,6 +192,8 @@ def _families_within(dataset: xr.Dataset, first: str) -> Finding:
     if measured and value is not None:
         verdict = judge(value, null.values)
         seen = f"inside the families, on average, {_against(value, null)}"
+    elif first == "not supported":
+        value, seen = None, "there are no families at the top level that could hold any"
     else:
         seen = dataset.attrs["second_level"]
     answers: dict[Verdict, str] = {
@@ -216,7 +221,8 @@ def _alike(dataset: xr.Dataset) -> Finding:
     return Finding(
         protocol="hierarchy",
         question="Are solutions more alike than chance?",
-        statement=f"Their mean distance is {value / null.mean():.3g} times that of networks with "
+        statement=f"Solutions are {'' if less else 'not '}more alike than chance: their mean "
+        f"distance is {value / null.mean():.3g} times that of networks with "
         "the same norms and random directions.",
         value=value,
         null="norm-matched",
@@ -256,6 +262,18 @@ def _checked(
     if bad:
         raise ValueError(f"points: replicas {bad} are not finite; leave them out, visibly")
     return states
+
+
+def _refuse_copies(distance: np.ndarray, points: Tensor) -> None:
+    """Refuse networks at no distance: a checkpoint given twice would pass for a family."""
+    norm = float(torch.linalg.vector_norm(points, dim=1).max())
+    near = distance <= 16 * torch.finfo(points.dtype).eps * norm
+    first, second = np.nonzero(np.triu(near, 1))
+    if len(first):
+        raise ValueError(
+            f"points: replicas {first[0]} and {second[0]} are the same network up to symmetry "
+            f"({len(first)} such pairs), which would pass for a family; leave copies out"
+        )
 
 
 def _note(families: Families, descend: bool) -> str:

@@ -132,10 +132,13 @@ def slices(
 def total_variation(
     loss: Float[Tensor, "*slice lam"],
 ) -> Float[Tensor, "*slice"]:
-    """Normalised total variation Σ|Δf| / (max f − min f) of slices; 1 where f is flat."""
+    """Normalised total variation Σ|Δf| / (max f − min f) of slices; 1 where f is flat.
+
+    Not a number where f is not finite.
+    """
     loss = loss.double()
     span = loss.amax(-1) - loss.amin(-1)
-    return torch.where(span > 0, loss.diff(dim=-1).abs().sum(-1) / span, 1.0)
+    return torch.where(span == 0, 1.0, loss.diff(dim=-1).abs().sum(-1) / span)
 
 
 def local_energy(

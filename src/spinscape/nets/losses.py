@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 __all__ = [
@@ -91,31 +91,27 @@ class CrossEntropy(Loss):
 
     def value(self, outputs: Tensor, y: Tensor, *, own: bool | None = None) -> Tensor:
         """Mean loss per sample of every point (differentiable)."""
-        labels = _labels(outputs, y, own)
-        return -_at(_columns(outputs).log_softmax(1), labels).mean(1)
+        place = _at_labels(outputs, y, own)
+        return -_columns(outputs).log_softmax(1).flatten(1).gather(1, place).mean(1)
 
     def output_gradient(
         self, outputs: Tensor, y: Tensor, *, own: bool | None = None
     ) -> tuple[Tensor, Tensor]:
         """Value, and its derivative with respect to the outputs: softmax minus one-hot label."""
-        labels = _labels(outputs, y, own)
+        place = _at_labels(outputs, y, own)
         logs = _columns(outputs).log_softmax(1)
-        value = -_at(logs, labels).mean(1)
+        value = -logs.flatten(1).gather(1, place).mean(1)
         gradient = logs.exp_()
-        minus_one = gradient.new_tensor(-1.0).expand(labels.shape)
-        gradient.flatten(1).scatter_add_(1, _flat_index(labels), minus_one)
-        gradient.div_(labels.shape[1])
+        gradient.flatten(1).scatter_add_(1, place, gradient.new_tensor(-1.0).expand(place.shape))
+        gradient.div_(place.shape[1])
         return value, gradient.unflatten(2, outputs.shape[1:-1]).movedim(1, -1)
 
     def value_and_error(
         self, outputs: Tensor, y: Tensor, *, own: bool | None = None
     ) -> tuple[Tensor, Tensor]:
         """Value and error rate in one pass."""
-        labels = _labels(outputs, y, own)
-        columns = _columns(outputs)
-        logs = columns.log_softmax(1)
-        at_label = _at(logs, labels)
-        return -at_label.mean(1), _wrong(columns, logs, at_label, labels)
+        log_probability, error = _judge_labels(outputs, y, own)
+        return -log_probability, error
 
 
 class MeanSquare(Loss):
@@ -178,10 +174,7 @@ def error_rate(
 
     Among equal outputs the first counts, as in ``argmax``. Not a number where an output is not.
     """
-    labels = _labels(outputs, y, own)
-    columns = _columns(outputs)
-    logs = columns.log_softmax(1)
-    return _wrong(columns, logs, _at(logs, labels), labels)
+    return _judge_labels(outputs, y, own)[1]
 
 
 def are_labels(y: Tensor, output_shape: Sequence[int]) -> bool:
@@ -209,18 +202,24 @@ def judge(
     return torch.stack([value, torch.full_like(value, torch.nan)])
 
 
-def _wrong(columns: Tensor, logs: Tensor, at_label: Tensor, labels: Tensor) -> Tensor:
-    """Error rate, given outputs and their log-probabilities, which are written over."""
-    # argmax over an axis that is not contiguous is 20 times slower on CPUs than this; it is needed
-    # only where the label has an equal.
-    logs.flatten(1).scatter_(1, _flat_index(labels), -torch.inf)
-    ahead = logs.amax(1) - at_label
-    wrong = torch.where(ahead.isnan(), ahead, (ahead > 0).to(ahead.dtype))
-    point, sample = torch.nonzero(ahead == 0, as_tuple=True)
+def _judge_labels(outputs: Tensor, y: Tensor, own: bool | None) -> tuple[Tensor, Tensor]:
+    """Mean log-probability of the labels, and the error rate, of every point."""
+    place = _at_labels(outputs, y, own)
+    columns = _columns(outputs)
+    logs = columns.log_softmax(1)
+    at_label = logs.flatten(1).gather(1, place)
+    # argmax over an axis that is not contiguous is 20 times slower on CPUs than the largest of the
+    # others; it is needed only where that equals the label's.
+    logs.flatten(1).scatter_(1, place, -torch.inf)
+    others = logs.amax(1)
+    wrong = (others > at_label).to(logs.dtype)
+    point, sample = torch.nonzero(others == at_label, as_tuple=True)
     if len(point):
         first = columns[point, :, sample].argmax(1)
-        wrong[point, sample] = (first != labels[point, sample]).to(wrong.dtype)
-    return wrong.mean(1)
+        labels = place[point, sample] // place.shape[1]
+        wrong[point, sample] = (first != labels).to(wrong.dtype)
+    mean = at_label.mean(1)
+    return mean, torch.where(mean.isnan(), mean, wrong.mean(1))
 
 
 def _columns(outputs: Tensor) -> Float[Tensor, "P C S"]:
@@ -233,7 +232,7 @@ def _columns(outputs: Tensor) -> Float[Tensor, "P C S"]:
 
 
 def _labels(outputs: Tensor, y: Tensor, own: bool | None) -> Tensor:
-    """Class labels ``[P, S]`` of all samples, given outputs ``[P, B, ..., C]``."""
+    """Class labels ``[P or 1, S]`` of all samples, given outputs ``[P, B, ..., C]``."""
     if y.is_floating_point():
         raise ValueError(f"y has dtype {y.dtype}: class labels are integers (loss='mse' regresses)")
     own = y.ndim == outputs.ndim - 1 if own is None else own
@@ -244,25 +243,21 @@ def _labels(outputs: Tensor, y: Tensor, own: bool | None) -> Tensor:
             f"y has shape {tuple(y.shape)} and the outputs {tuple(outputs.shape)} [point, sample, "
             "class]: expected one label per sample and the classes on the last axis"
         )
-    return labels.flatten(1).expand(len(outputs), -1)
+    return labels.flatten(1)
 
 
-def _at(columns: Float[Tensor, "P C S"], labels: Tensor) -> Float[Tensor, "P S"]:
-    return columns.flatten(1).gather(1, _flat_index(labels))
-
-
-def _flat_index(labels: Tensor) -> Tensor:
-    """Index of the labels ``[P, S]`` into rows of C times S values; quicker than three axes."""
+def _at_labels(outputs: Tensor, y: Tensor, own: bool | None) -> Int[Tensor, "P S"]:
+    """Index of the labels into rows of C times S outputs; quicker than three axes."""
+    labels = _labels(outputs, y, own)
     samples = labels.shape[1]
-    row = labels[:1] if labels.stride(0) == 0 else labels
-    index = row * samples + torch.arange(samples, device=labels.device)
-    return index.expand(labels.shape)
+    index = labels * samples + torch.arange(samples, device=labels.device)
+    return index.expand(len(outputs), -1)
 
 
 def _targets(outputs: Tensor, y: Tensor, own: bool | None) -> Tensor:
     """Targets of the squared error, in the shape of the outputs (labels become one-hot)."""
     if not y.is_floating_point():
-        labels = _labels(outputs, y, own).unflatten(1, outputs.shape[1:-1])
+        labels = _labels(outputs, y, own).expand(len(outputs), -1).view(outputs.shape[:-1])
         return torch.zeros_like(outputs).scatter_(-1, labels.unsqueeze(-1), 1.0)
     own = y.ndim == outputs.ndim if own is None else own
     targets = y if own else y.unsqueeze(0)
