@@ -236,3 +236,33 @@ class Bowl:
 
     def hvp(self, points, vectors):
         return self.curvatures * vectors
+
+
+# Straight paths
+
+
+def relu_population_loss(points, teacher):
+    """½E(Σ relu(w·x) − Σ relu(t·x))² over standard normal x, of incoming weights ``[..., k·d]``."""
+    units = points.unflatten(-1, (-1, teacher.shape[-1]))
+    teacher = teacher.expand(*units.shape[:-2], *teacher.shape)
+    rows = torch.cat([units, -teacher], dim=-2)  # a unit less: the sign is of what leads out of it
+    signs = torch.ones(rows.shape[-2], dtype=rows.dtype)
+    signs[units.shape[-2] :] = -1
+    rows = rows * signs[:, None]
+    norms = rows.norm(dim=-1)
+    products = norms[..., :, None] * norms[..., None, :]
+    cosine = (rows @ rows.mT / products.clamp(min=1e-300)).clamp(-1, 1)
+    angle = cosine.acos()
+    kernel = products * (angle.sin() + (torch.pi - angle) * cosine) / (2 * torch.pi)
+    return (signs[:, None] * kernel * signs).sum((-1, -2)) / 2
+
+
+class Seen:
+    """A landscape that keeps the ends of every line it is asked for."""
+
+    def __init__(self, landscape):
+        self.landscape, self.module, self.ends = landscape, landscape.module, []
+
+    def lines(self, origins, directions, lam):
+        self.ends.append((origins.clone(), origins + directions))
+        return self.landscape.lines(origins, directions, lam)

@@ -21,6 +21,17 @@ USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
     if kind.__name__ == "ClickException" and issubclass(kind, Exception)
 )
 
+# Errors whose message speaks for itself.
+TOLD = (ValueError, TypeError, OSError, MemoryError, ImportError, RuntimeError)
+INTERRUPTED = 130
+FILE_KINDS = {
+    "data": (str, "a word"),
+    "model": (str, "a word"),
+    "checkpoints": (str | list, "a pattern, or a list of files"),
+    "out": (str, "a path"),
+    "workers": (int, "a whole number"),
+}
+
 app = typer.Typer(
     name="spinscape",
     help="Loss landscapes of neural networks through the lens of spin-glass physics.",
@@ -110,9 +121,11 @@ def report(
     """Draw the page of a finished run again."""
     from spinscape.report.page import write
     from spinscape.store import Run
+    from spinscape.store.durable import writing
 
     loaded = Run.load(run)
-    write(loaded)
+    with writing(loaded.path / "page.html"):
+        write(loaded)
     _show_findings(loaded, as_json)
 
 
@@ -122,15 +135,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show = "--traceback" in words
     words = [word for word in words if word != "--traceback"] or ["--help"]
     try:
-        sys.exit(app(args=words, standalone_mode=False) or 0)
+        status = app(args=words, standalone_mode=False) or 0
+        if status == INTERRUPTED:  # what Typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(status)
     except (typer.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command goes on where it stopped", 130)
+        _fail("interrupted; the same command goes on where it stopped", INTERRUPTED)
     except USAGE_ERRORS as error:
         _fail(getattr(error, "format_message", error.__str__)())
-    except (ValueError, TypeError, OSError, MemoryError, ImportError, RuntimeError) as error:
+    except Exception as error:
         if show:
             traceback.print_exception(error)
-        _fail(str(error) or type(error).__name__)
+        _fail(str(error) if isinstance(error, TOLD) and str(error) else _unforeseen(error))
 
 
 def _fail(message: str, status: int = 2) -> None:
@@ -138,15 +154,26 @@ def _fail(message: str, status: int = 2) -> None:
     sys.exit(status)
 
 
+def _unforeseen(error: Exception) -> str:
+    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{told}; --traceback shows where it came from"
+
+
 def _settings_file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as reason:
         raise ValueError(f"config {path}: cannot be read ({reason.strerror})") from reason
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as reason:
         raise ValueError(f"config {path}: not TOML ({reason})") from reason
+    for name, (kind, expected) in FILE_KINDS.items():
+        if name in found and not isinstance(found[name], kind):
+            raise ValueError(f"config {path}: {name}={found[name]!r}: expected {expected}")
+    if "progress" in found:
+        raise ValueError(f"config {path}: progress: no such setting")
+    return found
 
 
 class _Progress:

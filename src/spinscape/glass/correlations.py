@@ -33,6 +33,7 @@ class _Cells(NamedTuple):
     error: Float[np.ndarray, "cell"]
     pairs: Int[np.ndarray, "pair 2"]
     axis: Int[np.ndarray, "pair"]
+    used: int
 
 
 def generalisation(
@@ -65,7 +66,8 @@ def generalisation(
         differ in one axis, with ``tau_low`` and ``tau_high`` (cells redrawn), and ``tau_all``,
         Kendall's τ_b over all cells, with its interval; ``tau_axis`` [measure, axis], the mean
         over pairs of that axis; ``tau_null`` [measure, shuffle], τ after the errors of the cells
-        were shuffled. NaN where there are too few cells. ``cells`` in the attributes.
+        were shuffled. NaN where there are too few cells, or where all have one value. ``cells``
+        and ``used``, the number of replicas in them, are in the attributes.
     """
     cells = _cells(measured, measures, axes)
     shape = (len(measures),)
@@ -75,14 +77,15 @@ def generalisation(
     null = np.full((*shape, SHUFFLES), np.nan)
     enough = len(cells.error) >= FEWEST_CELLS and len(cells.pairs) > 1
     for k, name in enumerate(measures if enough else ()):
+        if not (np.ptp(cells.measures[name]) > 0 and np.ptp(cells.error) > 0):
+            continue
         signs = _agreement(cells.measures[name], cells.error, cells.pairs)
         one = pair_bootstrap(signs, cells.pairs, level=level, seed=seed)
         found["tau"][k], found["tau_low"][k], found["tau_high"][k], _ = one
         by_axis[k] = [_mean(signs[cells.axis == j]) for j in range(len(axes))]
         null[k] = _shuffled(cells.measures[name], cells, seed)
-        if np.ptp(cells.measures[name]) > 0 and np.ptp(cells.error) > 0:
-            every = kendall(cells.measures[name], cells.error, level=level, seed=seed)
-            found["tau_all"][k], found["tau_all_low"][k], found["tau_all_high"][k], _ = every
+        every = kendall(cells.measures[name], cells.error, level=level, seed=seed)
+        found["tau_all"][k], found["tau_all_low"][k], found["tau_all_high"][k], _ = every
     words = {
         "tau": "Kendall τ, one setting at a time",
         "tau_all": "Kendall τ over all settings",
@@ -97,7 +100,7 @@ def generalisation(
     )
     result["tau_axis"] = labelled(("measure", "axis"), by_axis, "Kendall τ along one setting")
     result["tau_null"] = labelled(("measure", "shuffle"), null, "Kendall τ of shuffled errors")
-    result.attrs |= {"level": level, "cells": len(cells.error), "used": int(_used(measured).sum())}
+    result.attrs |= {"level": level, "cells": len(cells.error), "used": cells.used}
     return result
 
 
@@ -122,7 +125,7 @@ def _finding(one: xr.Dataset) -> Finding:
     }
     value = float(one["tau"])
     if not np.isfinite(value):
-        why = f"{counted} reached the training loss aimed at: too few to compare"
+        why = f"{counted} reached the training loss aimed at: too few to compare, or all alike"
         return Finding(**common, statement=f"Undecided: {why}", value=None, verdict="undecided")
     low, high, null = float(one["tau_low"]), float(one["tau_high"]), one["tau_null"].values
     p = p_value(value, null, "greater")
@@ -175,7 +178,8 @@ def _cells(measured: xr.Dataset, measures: Sequence[str], axes: Sequence[str]) -
     alone = differs.sum(1) == 1
     pairs = np.stack([first, second], axis=1)[alone]
     axis = differs[alone].argmax(1) if len(pairs) else np.empty(0, int)
-    return _Cells({name: means(name) for name in measures}, means("test_error"), pairs, axis)
+    errors = means("test_error")
+    return _Cells({name: means(name) for name in measures}, errors, pairs, axis, int(used.sum()))
 
 
 def _agreement(

@@ -200,10 +200,10 @@ def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
         ),
     }
     ratio = _ratio(paths, "aligned", "independent", level, seed)
-    if ratio is None:
-        return Finding(**common, **_nothing("there is no barrier, or too few pairs"))
-    value, low, high = 1 - ratio.value, 1 - ratio.high, 1 - ratio.low
-    null = float(1 - height["random matching"].mean() / height["independent"].mean())
+    chance = _ratio(paths, "random matching", "independent", level, seed)
+    if ratio is None or chance is None:
+        return Finding(**common, **_nothing(paths))
+    value, low, high, null = 1 - ratio.value, 1 - ratio.high, 1 - ratio.low, 1 - chance.value
     bound = max(LEAST_REMOVED, null)
     verdict = "supported" if low > bound else "not supported" if high < bound else "undecided"
     answers = {
@@ -242,7 +242,7 @@ def _conjecture(paths: xr.Dataset, level: float, seed: int) -> Finding:
     }
     ratio = _ratio(paths, "own copy", "independent", level, seed)
     if ratio is None:
-        return Finding(**common, **_nothing("there is no barrier, or too few pairs"))
+        return Finding(**common, **_nothing(paths))
     inside = low <= ratio.low and ratio.high <= high
     outside = ratio.high < low or ratio.low > high
     mean = paths["barrier"].mean("path")
@@ -268,20 +268,25 @@ def _ratio(paths: xr.Dataset, over: str, under: str, level: float, seed: int) ->
     """Ratio of the mean barriers of two kinds of paths over the same pairs, replicas redrawn."""
     above, below = (paths["barrier"].sel(kind=kind).values.astype(float) for kind in (over, under))
     pairs = paths["pair"].transpose("path", "end").values
-    kept = np.isfinite(above) & np.isfinite(below)
-    if kept.sum() < 2 or below[kept].mean() <= 0:
+    if len(pairs) < 2 or not np.isfinite([above, below]).all() or below.mean() <= 0:
         return None
 
     def ratio(rows: np.ndarray) -> float:
         drawn = rows.astype(int)
         return float(above[drawn].sum() / below[drawn].sum())
 
-    rows = np.flatnonzero(kept)
-    return pair_bootstrap(rows, pairs[rows], ratio, level=level, seed=seed)
+    return pair_bootstrap(np.arange(len(pairs)), pairs, ratio, level=level, seed=seed)
 
 
-def _nothing(why: str) -> dict[str, Any]:
-    return {"statement": f"The ratio is undefined: {why}", "value": None, "verdict": "undecided"}
+def _nothing(paths: xr.Dataset) -> dict[str, Any]:
+    finite = np.isfinite(paths["barrier"].transpose("kind", "path").values).all(0)
+    lost = int((~finite).sum())
+    why = f"on {lost} of them the loss is not finite" if lost else "no barrier, or too few of them"
+    return {
+        "statement": f"The ratio is undefined: {paths.sizes['path']} pairs, {why}",
+        "value": None,
+        "verdict": "undecided",
+    }
 
 
 def _positions(resolution: int) -> Float[Tensor, "lam"]:

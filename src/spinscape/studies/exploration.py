@@ -22,6 +22,7 @@ from spinscape.nets.weightspace import WeightSpace
 from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding
 from spinscape.store import Run
+from spinscape.store.durable import writing
 from spinscape.studies.hyper import rugged_cells
 from spinscape.studies.presets import ExploreSettings, settings_of
 from spinscape.studies.sources import DataLike, Source, source_of
@@ -92,13 +93,15 @@ def explore(
         data, preset=preset, seed=seed, model=model, checkpoints=checkpoints, **settings
     )
     study.workers, study.progress = workers, progress
+    parallel.arrivals((), workers)  # refuses workers that cannot be, before anything is made
     configuration = study.configuration(preset)
     path = Path(out) if out is not None else _default_path(configuration)
     with Run.open(path, configuration, study="explore") as run:
         study.population(run)
         for protocol, part in study.protocols.items():
             run.add_findings(protocol, part(run))
-        write(run)
+        with writing(run.path / "page.html"):
+            write(run)
     return run
 
 

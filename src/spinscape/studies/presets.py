@@ -1,7 +1,10 @@
 """What the presets of a study mean, as data."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from spinscape.nets.training import SCHEDULES
 
 __all__ = ["PRESETS", "ExploreSettings", "settings_of"]
 
@@ -95,6 +98,7 @@ def settings_of(preset: str, **changes: Any) -> ExploreSettings:
 
 
 _AT_LEAST = {"sample_limit": 0, "replicas": 4, "surrogates": 1, "resolution": 3}
+_POSITIVE = {"walk_step", "temperature"}
 
 
 def _like(name: str, value: Any, model: Any) -> Any:
@@ -107,11 +111,15 @@ def _like(name: str, value: Any, model: Any) -> Any:
     if isinstance(model, str):
         if not isinstance(value, str):
             raise ValueError(f"{name}={value!r}: expected a word such as {model!r}")
+        if name == "schedule" and value not in SCHEDULES:
+            raise ValueError(f"schedule={value!r}: expected one of {', '.join(SCHEDULES)}")
         return value
     whole = isinstance(model, int)
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         raise ValueError(f"{name}={value!r}: expected a {'whole ' if whole else ''}number")
     least = _AT_LEAST.get(name, 1) if whole else 0
-    if not value >= least:
+    if not least <= value < math.inf:
         raise ValueError(f"{name}={value!r}: expected {least} or more")
+    if name in _POSITIVE and value == 0:
+        raise ValueError(f"{name}={value!r}: expected more than 0")
     return value if whole else float(value)

@@ -38,10 +38,12 @@ class Source:
     def configuration(self) -> dict[str, Any]:
         """Return what identifies data and networks, by contents rather than by name."""
         contents = {path: _digest(Path(path).read_bytes()) for path in self.checkpoints}
+        layers = {} if self.model is None else {"model_fingerprint": _architecture(self.model)}
         return {
             "data": self.data.name,
             "data_fingerprint": self.data.fingerprint[:16],
             "model": self.model_name,
+            **layers,
             "checkpoints": contents,
         }
 
@@ -81,7 +83,7 @@ def source_of(
     if checkpoints is not None and model is None:
         raise ValueError("checkpoints: need model='module:function', the network they belong to")
     files = _files(checkpoints)
-    network = usercode.call(model, seed=seed) if isinstance(model, str) else model
+    network = _built(model, seed) if isinstance(model, str) else model
     if network is not None and not isinstance(network, nn.Module):
         raise TypeError(f"model={model!r}: gives {type(network).__name__}, expected a nn.Module")
     name = "" if network is None else model if isinstance(model, str) else type(network).__name__
@@ -92,6 +94,12 @@ def source_of(
         return datasets.load(data, seed=seed, limit=limit, flatten=flatten)
 
     return Source(_fitting(loaded, network, name), network, str(name), files)
+
+
+def _built(model: str, seed: int) -> Any:
+    # Layers draw their first weights, which nothing here depends on.
+    with torch.random.fork_rng(devices=[]):
+        return usercode.call(model, seed=seed)
 
 
 def _files(checkpoints: str | Sequence[str | Path] | None) -> tuple[str, ...]:
@@ -135,6 +143,12 @@ def _refusal(module: nn.Module, data: Data) -> str | None:
         shape = tuple(getattr(outputs, "shape", ()))
         return f"two samples give outputs of shape {shape}, expected [2, {data.classes}]"
     return None
+
+
+def _architecture(module: nn.Module) -> str:
+    """Digest of a network's layers and shapes; its weights do not matter to a study."""
+    shapes = [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
+    return _digest(f"{module!r}{shapes}".encode())
 
 
 def _digest(contents: bytes) -> str:
