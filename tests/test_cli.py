@@ -260,6 +260,8 @@ def test_values_that_cannot_be(spin, words, message):
         ("momentum = -0.5", "momentum=-0.5: expected 0 or more"),
         ("temperature = 0.0", "temperature=0.0: expected more than 0"),
         ("walk_step = 0", "walk_step=0: expected more than 0"),
+        ("directions = 1", "directions=1: expected 2 or more"),
+        ("probes = 1", "probes=1: expected 2 or more"),
         ("schedule = 'zigzag'", "schedule='zigzag': expected one of constant, linear, cosine"),
         ("hyper_widths = []", "hyper_widths: expected at least one value"),
         ("hyper_batch_sizes = [64, 0]", "hyper_batch_sizes=0: expected 1 or more"),

@@ -211,7 +211,7 @@ def test_an_interruption_gives_130_and_a_hint(spin, tmp_path, monkeypatch, quick
     def interrupt(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(exploration.walks, "walk", interrupt)
+    monkeypatch.setattr(exploration.Study, "walk", interrupt)
     words = ["explore", "--config", toml(tmp_path, **TINY), "--out", tmp_path / "run"]
     told = spin(*words)
     one_line(told, "interrupted; the same command goes on where it stopped", status=130)

@@ -134,16 +134,8 @@ def test_another_seed_gives_other_numbers(run, tmp_path):
 
 def test_a_finished_run_is_read_not_computed(run, monkeypatch):
     before = tree(run), run.findings
-    for owner, name in (
-        (exploration, "train"),
-        (exploration, "_joined"),
-        (exploration, "_correlated"),
-        (exploration.walks, "walk"),
-        (exploration.interpolation, "permutation_paths"),
-        (exploration.clustering, "hierarchy"),
-        (exploration.roughness, "ruggedness"),
-    ):
-        monkeypatch.setattr(owner, name, refuse)
+    monkeypatch.setattr("spinscape.store.runs._computed", refuse)
+    monkeypatch.setattr(exploration, "train", refuse)
     again = ss.explore("digits", out=run.path, **TINY)
     xr.testing.assert_identical(tree(again), before[0])
     assert again.findings == before[1]
@@ -152,9 +144,15 @@ def test_a_finished_run_is_read_not_computed(run, monkeypatch):
 def test_only_a_missing_part_is_computed(run, tmp_path, monkeypatch):
     path = shutil.copytree(run.path, tmp_path / "run")
     (path / "manifests" / "hierarchy.json").unlink()
-    monkeypatch.setattr(exploration, "train", refuse)
-    monkeypatch.setattr(exploration.walks, "walk", refuse)
+    computed = []
+
+    def noted(name, function):
+        computed.append(name)
+        return function()
+
+    monkeypatch.setattr("spinscape.store.runs._computed", noted)
     same_numbers(run, ss.explore("digits", out=path, **TINY))
+    assert computed == ["hierarchy"]
 
 
 def test_without_out_the_name_is_made_of_what_is_asked(tmp_path, monkeypatch, population_only):

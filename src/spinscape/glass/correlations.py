@@ -7,6 +7,7 @@ may come from one that moves both quantities. The question is that of arXiv 2407
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,13 @@ AXES = ("learning_rate", "weight_decay", "batch_size", "width")
 MEASURES = {"roughness": "roughness index", "local_energy": "local energy"}
 SHUFFLES = 999
 LEVEL = 0.05
+STRONG = 0.5
 FEWEST_CELLS = 4
+WORDS = {
+    "tau": "Kendall τ, one setting at a time",
+    "tau_all": "Kendall τ over all settings",
+    "p": "p-value against shuffled errors",
+}
 
 
 class _Cells(NamedTuple):
@@ -62,45 +69,52 @@ def generalisation(
     Returns
     -------
     Dataset
-        Over ``measure``: ``tau``, the mean of sign(Δmeasure · Δerror) over pairs of cells that
-        differ in one axis, with ``tau_low`` and ``tau_high`` (cells redrawn), and ``tau_all``,
-        Kendall's τ_b over all cells, with its interval; ``tau_axis`` [measure, axis], the mean
-        over pairs of that axis; ``tau_null`` [measure, shuffle], τ after the errors of the cells
-        were shuffled. NaN where there are too few cells, or where all have one value. ``cells``
-        and ``used``, the number of replicas in them, are in the attributes.
+        Over ``measure``: ``tau``, the mean over axes of the mean of sign(Δmeasure · Δerror) over
+        pairs of cells that differ in that axis alone, and ``tau_low``, ``tau_high`` (cells redrawn,
+        which is conservative: the noise of single pairs counts several times); ``tau_all``,
+        Kendall's τ_b over all cells, with its interval; ``tau_axis`` [measure, axis]; ``p`` and
+        ``p_without`` [measure, axis], one-sided p-values of ``tau`` and of the same with one axis
+        left out, against errors shuffled among the cells; ``tau_null`` [measure, shuffle]. NaN
+        where there are too few cells, or where all have one value. ``cells``, and ``used``, the
+        number of replicas in them, are in the attributes.
     """
     cells = _cells(measured, measures, axes)
     shape = (len(measures),)
-    found = {name: np.full(shape, np.nan) for name in ("tau", "tau_low", "tau_high")}
-    found |= {name: np.full(shape, np.nan) for name in ("tau_all", "tau_all_low", "tau_all_high")}
-    by_axis = np.full((*shape, len(axes)), np.nan)
+    numbers = ("tau", "tau_low", "tau_high", "tau_all", "tau_all_low", "tau_all_high", "p")
+    found = {name: np.full(shape, np.nan) for name in numbers}
+    by_axis, without = (np.full((*shape, len(axes)), np.nan) for _ in range(2))
     null = np.full((*shape, SHUFFLES), np.nan)
     enough = len(cells.error) >= FEWEST_CELLS and len(cells.pairs) > 1
     for k, name in enumerate(measures if enough else ()):
-        if not (np.ptp(cells.measures[name]) > 0 and np.ptp(cells.error) > 0):
+        values = cells.measures[name]
+        if not (np.ptp(values) > 0 and np.ptp(cells.error) > 0):
             continue
-        signs = _agreement(cells.measures[name], cells.error, cells.pairs)
-        one = pair_bootstrap(signs, cells.pairs, level=level, seed=seed)
+        signs = _agreement(values, cells.error, cells.pairs)
+        average = partial(_average_of, signs, cells.axis)
+        rows = np.arange(len(signs))
+        one = pair_bootstrap(rows, cells.pairs, average, level=level, seed=seed)
         found["tau"][k], found["tau_low"][k], found["tau_high"][k], _ = one
-        by_axis[k] = [_mean(signs[cells.axis == j]) for j in range(len(axes))]
-        null[k] = _shuffled(cells.measures[name], cells, seed)
-        every = kendall(cells.measures[name], cells.error, level=level, seed=seed)
+        every = kendall(values, cells.error, level=level, seed=seed)
         found["tau_all"][k], found["tau_all_low"][k], found["tau_all_high"][k], _ = every
-    words = {
-        "tau": "Kendall τ, one setting at a time",
-        "tau_all": "Kendall τ over all settings",
-    }
+        by_axis[k] = _by_axis(signs, cells.axis, len(axes))
+        chance = _shuffled(values, cells, len(axes), seed)
+        null[k] = np.nanmean(chance, axis=1)
+        found["p"][k] = p_value(one.value, null[k], "greater")
+        without[k] = _p_without(by_axis[k], chance)
     result = xr.Dataset(
         {
-            name: labelled("measure", v, words.get(name, f"{name} bound"))
+            name: labelled("measure", v, WORDS.get(name, f"{name} bound"))
             for name, v in found.items()
         },
         coords={"measure": list(measures), "axis": list(axes)},
-        attrs=provenance("generalisation", SOURCE, seed, level=level, cells=len(cells.error)),
+        attrs=provenance("generalisation", SOURCE, seed, level=level, measures=list(measures)),
     )
-    result["tau_axis"] = labelled(("measure", "axis"), by_axis, "Kendall τ along one setting")
+    both = ("measure", "axis")
+    result["tau_axis"] = labelled(both, by_axis, "Kendall τ along one setting")
+    result["p_without"] = labelled(both, without, "p-value with this setting left out")
     result["tau_null"] = labelled(("measure", "shuffle"), null, "Kendall τ of shuffled errors")
-    result.attrs |= {"level": level, "cells": len(cells.error), "used": cells.used}
+    counts = {"cells": len(cells.error), "used": cells.used, "replicas": measured.sizes["replica"]}
+    result.attrs |= {"level": level, **counts}
     return result
 
 
@@ -111,37 +125,45 @@ def generalisation_findings(correlated: xr.Dataset) -> list[Finding]:
 
 def _finding(one: xr.Dataset) -> Finding:
     name = MEASURES.get(str(one["measure"].item()), str(one["measure"].item()))
-    counted = f"{one.attrs['used']} networks in {one.attrs['cells']} settings"
+    counted = (
+        f"{one.attrs['used']} of {one.attrs['replicas']} networks, in {one.attrs['cells']} settings"
+    )
     common: dict[str, Any] = {
         "protocol": "ruggedness",
-        "question": f"At equal training loss, does a lower {name} go with a lower test error?",
+        "question": f"At equal training loss, do {name} and test error go together?",
         "null": "test errors shuffled among the settings: τ is 0 on average",
         "null_value": 0.0,
         "rule": (
-            "Supported if the interval of τ over pairs of settings that differ in one "
-            f"hyper-parameter lies above 0 and p < {LEVEL} against shuffled errors; not supported "
-            "if the interval lies below 0.1; else undecided"
+            "τ compares settings that differ in one hyper-parameter and averages over these. "
+            f"Supported if p < {LEVEL} against shuffled errors with each hyper-parameter left out "
+            "in turn, lest a single one that moves both carry it; not supported if with all of "
+            f"them p ≥ {LEVEL} and the interval excludes a strong relation (τ ≥ {STRONG}); else "
+            "undecided"
         ),
     }
     value = float(one["tau"])
     if not np.isfinite(value):
-        why = f"{counted} reached the training loss aimed at: too few to compare, or all alike"
+        why = f"{counted}, reached the training loss aimed at: too few to compare, or all alike"
         return Finding(**common, statement=f"Undecided: {why}", value=None, verdict="undecided")
-    low, high, null = float(one["tau_low"]), float(one["tau_high"]), one["tau_null"].values
-    p = p_value(value, null, "greater")
-    supported = low > 0 and p < LEVEL
-    verdict = "supported" if supported else "not supported" if high < 0.1 else "undecided"
+    along = one["tau_axis"].dropna("axis")
+    without = one["p_without"].dropna("axis").values
+    p, low, high = float(one["p"]), float(one["tau_low"]), float(one["tau_high"])
+    supported = len(without) > 1 and p < LEVEL and bool((without < LEVEL).all())
+    refuted = p >= LEVEL and high < STRONG
+    verdict = "supported" if supported else "not supported" if refuted else "undecided"
     answers = {
-        "supported": f"A lower {name} goes with a lower test error",
-        "not supported": f"A lower {name} does not go with a lower test error",
-        "undecided": f"Whether a lower {name} goes with a lower test error is undecided",
+        "supported": f"A lower {name} and a lower test error go together",
+        "not supported": f"A lower {name} and a lower test error do not go together",
+        "undecided": f"Whether a lower {name} and a lower test error go together is undecided",
     }
+    axes = ", ".join(
+        f"{str(axis).replace('_', ' ')} {tau:.2g}"
+        for axis, tau in zip(along["axis"].values, along.values, strict=True)
+    )
     return Finding(
         **common,
-        statement=(
-            f"{answers[verdict]}: over {counted} the two orders agree with τ = {value:.2g} when "
-            f"one setting is varied at a time ({float(one['tau_all']):.2g} over all settings)"
-        ),
+        statement=f"{answers[verdict]}: over {counted}, τ = {value:.2g} when one setting is varied "
+        f"at a time ({axes})",
         value=value,
         low=low,
         high=high,
@@ -189,13 +211,39 @@ def _agreement(
     return np.sign(measure[first] - measure[second]) * np.sign(error[first] - error[second])
 
 
+def _by_axis(
+    signs: Float[np.ndarray, "pair"], axis: Int[np.ndarray, "pair"], axes: int
+) -> Float[np.ndarray, "axis"]:
+    """Mean over the pairs of each axis, NaN for an axis without pairs."""
+    count = np.bincount(axis, minlength=axes)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(axis, signs, minlength=axes) / count
+
+
+def _average_of(
+    signs: Float[np.ndarray, "pair"], axis: Int[np.ndarray, "pair"], rows: np.ndarray
+) -> float:
+    drawn = rows.astype(int)
+    return float(np.nanmean(_by_axis(signs[drawn], axis[drawn], int(axis.max()) + 1)))
+
+
 def _shuffled(
-    measure: Float[np.ndarray, "cell"], cells: _Cells, seed: int
-) -> Float[np.ndarray, "shuffle"]:
+    measure: Float[np.ndarray, "cell"], cells: _Cells, axes: int, seed: int
+) -> Float[np.ndarray, "shuffle axis"]:
     generator = np.random.default_rng(np.random.SeedSequence(seed))
     shuffles = [generator.permutation(cells.error) for _ in range(SHUFFLES)]
-    return np.array([_agreement(measure, error, cells.pairs).mean() for error in shuffles])
+    return np.stack(
+        [_by_axis(_agreement(measure, e, cells.pairs), cells.axis, axes) for e in shuffles]
+    )
 
 
-def _mean(values: Float[np.ndarray, "pair"]) -> float:
-    return float(values.mean()) if len(values) else np.nan
+def _p_without(
+    by_axis: Float[np.ndarray, "axis"], null: Float[np.ndarray, "shuffle axis"]
+) -> Float[np.ndarray, "axis"]:
+    """One-sided p-values with each axis left out; NaN where no other axis is left."""
+    result = np.full(len(by_axis), np.nan)
+    for axis in np.flatnonzero(np.isfinite(by_axis)):
+        rest = np.isfinite(by_axis) & (np.arange(len(by_axis)) != axis)
+        if rest.any():
+            result[axis] = p_value(by_axis[rest].mean(), null[:, rest].mean(1), "greater")
+    return result

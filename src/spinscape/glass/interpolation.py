@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from spinscape.glass.alignment import align_pairs
-from spinscape.glass.energies import EnergyLike, batch_of, energies_along
+from spinscape.glass.barriers import SOURCE, along, positions
+from spinscape.glass.energies import batch_of
 from spinscape.glass.moves import generators
 from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
@@ -26,69 +27,13 @@ from spinscape.landscape.paths import BARRIERS, path_barrier
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.chunks import pieces
 from spinscape.nets.symmetry import Symmetry
-from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding, Interval, pair_bootstrap
 
-__all__ = ["KINDS", "balanced_pairs", "barrier", "permutation_findings", "permutation_paths"]
+__all__ = ["KINDS", "balanced_pairs", "permutation_findings", "permutation_paths"]
 
-SOURCE = "permutation-interpolation, a protocol of arXiv 2407.20724; method ours"
 KINDS = ("own copy", "independent", "random matching", "aligned")
 BLOCK_ELEMENTS = 2**24
 """Numbers in one block of end points: 64 MiB in single precision."""
-
-
-def barrier(
-    landscape: EnergyLike,
-    a: "Float[Tensor, '*pair n'] | xr.DataArray | xr.Dataset",
-    b: "Float[Tensor, '*pair n'] | xr.DataArray | xr.Dataset",
-    *,
-    definition: str = "line",
-    resolution: int = 51,
-) -> xr.Dataset:
-    """Loss along the straight line from a to b, and how high it rises.
-
-    Parameters
-    ----------
-    landscape : Landscape, Energy or callable
-        Whose energy is taken; a `Landscape` gives the error rate, too.
-    a, b : [n] or [pair, n]
-        Ends of the path, or of many paths at once.
-    definition : {"line", "mean"}
-        Height above the straight line between the ends' losses, or above their mean
-        (`landscape.paths.path_barrier`).
-    resolution : int
-        Points on each path, ends included.
-
-    Returns
-    -------
-    Dataset
-        ``loss``, ``error`` [lam] or [pair, lam], ``barrier``, ``distance`` = ‖b − a‖.
-
-    Raises
-    ------
-    ValueError
-        If the definition is unknown, the resolution is below 3, or a and b differ in shape.
-    """
-    if definition not in BARRIERS:
-        raise ValueError(f"definition={definition!r}: expected 'line' or 'mean'")
-    lam = _positions(resolution)
-    first, second = batch_of(a, "a"), batch_of(b, "b")
-    if first.shape != second.shape or first.device != second.device:
-        raise ValueError(
-            f"a is {tuple(first.shape)} on {first.device}, b is {tuple(second.shape)} on "
-            f"{second.device}: expected as many points of one length on one device"
-        )
-    loss, error, distance = _along(landscape, first, second, lam)
-    result = xr.Dataset(coords={"lam": ("lam", lam.numpy(), {"long_name": "position on the path"})})
-    result["loss"] = labelled(("pair", "lam"), loss, "loss", "nats")
-    if not bool(error.isnan().all()):
-        result["error"] = labelled(("pair", "lam"), error, "error rate")
-    height = path_barrier(loss, definition=definition)
-    result["barrier"] = labelled("pair", height, f"barrier above the {definition}", "nats")
-    result["distance"] = labelled("pair", distance, "distance of the ends")
-    arguments = {"definition": definition, "resolution": resolution}
-    result.attrs.update(provenance("barrier", SOURCE, 0, **arguments))
-    return result.isel(pair=0) if points_of(a).ndim == 1 else result
 
 
 def permutation_paths(
@@ -142,13 +87,13 @@ def permutation_paths(
     if pairs < 1:
         raise ValueError(f"pairs={pairs}: expected 1 or more")
     found = symmetries.of(landscape.module, symmetry)
-    lam = _positions(resolution)
+    lam = positions(resolution)
     chosen = balanced_pairs(len(states), pairs, seed)
     streams = generators(seed, len(chosen))
     blocks = []
     for rows in pieces(len(chosen), max(1, BLOCK_ELEMENTS // states.shape[1])):
         ends = _ends(found, states, chosen[rows], streams[rows], seed)
-        blocks.append([_along(landscape, *ends[kind], lam) for kind in KINDS])
+        blocks.append([along(landscape, *ends[kind], lam) for kind in KINDS])
     loss, error, distance = (
         torch.stack([torch.cat([block[k][i] for block in blocks]) for k in range(len(KINDS))])
         for i in range(3)
@@ -192,20 +137,20 @@ def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
     common: dict[str, Any] = {
         "protocol": "permutation",
         "question": "Does matching hidden units remove the barrier between two solutions?",
-        "null": "the same after a random matching of the units",
+        "null": "a random matching of the units, which removes nothing",
+        "null_value": 0.0,
         "rule": (
-            "Supported if the interval of the fraction of the barrier that is removed lies above "
-            f"{LEAST_REMOVED} and above what the random matching removes, not supported if it lies "
-            "below either, else undecided"
+            "Of the barrier after a random matching, the best one removes a fraction: supported if "
+            f"its interval lies above {LEAST_REMOVED}, not supported if it lies below, else "
+            "undecided; the ReLU scale is removed in both"
         ),
     }
-    ratio = _ratio(paths, "aligned", "independent", level, seed)
-    chance = _ratio(paths, "random matching", "independent", level, seed)
-    if ratio is None or chance is None:
+    ratio = _ratio(paths, "aligned", "random matching", level, seed)
+    if ratio is None or not np.isfinite(height["independent"]).all():
         return Finding(**common, **_nothing(paths))
-    value, low, high, null = 1 - ratio.value, 1 - ratio.high, 1 - ratio.low, 1 - chance.value
-    bound = max(LEAST_REMOVED, null)
-    verdict = "supported" if low > bound else "not supported" if high < bound else "undecided"
+    value, low, high = 1 - ratio.value, 1 - ratio.high, 1 - ratio.low
+    above, below = low > LEAST_REMOVED, high < LEAST_REMOVED
+    verdict = "supported" if above else "not supported" if below else "undecided"
     answers = {
         "supported": "Matching hidden units removes most of the barrier",
         "not supported": "Matching hidden units does not remove most of the barrier",
@@ -215,14 +160,14 @@ def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
         **common,
         statement=(
             f"{answers[verdict]}: between {len(height['aligned'])} pairs of independent solutions "
-            f"it is {height['independent'].mean():.3g} nats on average as trained and "
-            f"{height['aligned'].mean():.3g} after matching; {value:.0%} of it goes"
+            f"it is {height['independent'].mean():.3g} nats on average as trained, "
+            f"{height['random matching'].mean():.3g} after a random and "
+            f"{height['aligned'].mean():.3g} after the best matching; {value:.0%} of it goes"
         ),
         value=value,
         low=low,
         high=high,
         level=level,
-        null_value=null,
         verdict=verdict,
     )
 
@@ -233,11 +178,11 @@ def _conjecture(paths: xr.Dataset, level: float, seed: int) -> Finding:
     common: dict[str, Any] = {
         "protocol": "permutation",
         "question": "Is the barrier to the own permuted copy like that to another solution?",
-        "null": "the conjecture itself: own copies and independent solutions are alike, ratio 1",
-        "null_value": 1.0,
+        "null": f"unlike: mean barriers whose ratio lies outside {low} to {high}",
         "rule": (
             f"Alike: supported if the interval of the ratio of mean barriers lies within {low} to "
-            f"{high}, not supported if it lies outside, else undecided"
+            f"{high}, not supported if it lies outside, else undecided. Equal means are less than "
+            "the equal statistics of the conjecture"
         ),
     }
     ratio = _ratio(paths, "own copy", "independent", level, seed)
@@ -248,9 +193,9 @@ def _conjecture(paths: xr.Dataset, level: float, seed: int) -> Finding:
     mean = paths["barrier"].mean("path")
     verdict = "supported" if inside else "not supported" if outside else "undecided"
     answers = {
-        "supported": "Other solutions are like permuted copies of one",
-        "not supported": "Other solutions are unlike permuted copies of one",
-        "undecided": "Whether other solutions are like permuted copies of one is undecided",
+        "supported": "Own copies stand behind barriers as high as other solutions do",
+        "not supported": "Own copies do not stand behind barriers as high as other solutions do",
+        "undecided": "Whether own copies stand behind barriers as high as others is undecided",
     }
     return Finding(
         **common,
@@ -287,25 +232,6 @@ def _nothing(paths: xr.Dataset) -> dict[str, Any]:
         "value": None,
         "verdict": "undecided",
     }
-
-
-def _positions(resolution: int) -> Float[Tensor, "lam"]:
-    if resolution < 3:
-        raise ValueError(f"resolution={resolution}: expected 3 or more points on a path")
-    return torch.linspace(0, 1, resolution, dtype=torch.float64)
-
-
-def _along(
-    energy: EnergyLike,
-    a: Float[Tensor, "path n"],
-    b: Float[Tensor, "path n"],
-    lam: Float[Tensor, "lam"],
-) -> tuple[Float[Tensor, "path lam"], Float[Tensor, "path lam"], Float[Tensor, "path"]]:
-    """Loss, error (not a number where there is none) and length of straight paths."""
-    direction = b - a
-    loss, error = energies_along(energy, a, direction, lam.to(a.device))
-    distance = torch.linalg.vector_norm(direction, dim=-1, dtype=torch.float64)
-    return loss, torch.full_like(loss, torch.nan) if error is None else error, distance
 
 
 def _ends(

@@ -134,11 +134,15 @@ def total_variation(
 ) -> Float[Tensor, "*slice"]:
     """Normalised total variation Σ|Δf| / (max f − min f) of slices; 1 where f is flat.
 
-    Not a number where f is not finite.
+    Flat is what varies by no more than rounding, which would go up and down without end. Not a
+    number where f is not finite.
     """
+    rounding = 8 * torch.finfo(loss.dtype).eps * loss.double().abs().amax(-1)
     loss = loss.double()
     span = loss.amax(-1) - loss.amin(-1)
-    return torch.where(span == 0, 1.0, loss.diff(dim=-1).abs().sum(-1) / span)
+    return torch.where(
+        (span <= rounding) & span.isfinite(), 1.0, loss.diff(dim=-1).abs().sum(-1) / span
+    )
 
 
 def local_energy(

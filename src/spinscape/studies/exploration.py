@@ -14,7 +14,15 @@ import xarray as xr
 from torch import Tensor, nn
 
 from spinscape import parallel
-from spinscape.glass import clustering, correlations, interpolation, moves, roughness, walks
+from spinscape.glass import (
+    clustering,
+    correlations,
+    interpolation,
+    moves,
+    roughness,
+    walks,
+    wandering,
+)
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import populations, symmetry
 from spinscape.nets.training import train
@@ -245,7 +253,7 @@ class Study:
             run.part(f"walk/{rule}", _joined, run, [n for n in cells if f"/{rule}," in n], "walker")
             for rule in rules
         )
-        return walks.walk_findings(free, thermal, seed=self.seed)
+        return wandering.walk_findings(free, thermal, seed=self.seed)
 
     def permutation(self, run: Run) -> list[Finding]:
         """What joins a network with its permuted copy, and with other networks."""

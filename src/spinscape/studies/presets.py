@@ -97,7 +97,7 @@ def settings_of(preset: str, **changes: Any) -> ExploreSettings:
     return replace(base, **given)
 
 
-_AT_LEAST = {"sample_limit": 0, "replicas": 4, "surrogates": 1, "resolution": 3}
+_AT_LEAST = {"sample_limit": 0, "replicas": 4, "resolution": 3, "directions": 2, "probes": 2}
 _POSITIVE = {"walk_step", "temperature"}
 
 
