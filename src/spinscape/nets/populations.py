@@ -115,6 +115,8 @@ def population(
     space.check(points, "points_or_checkpoints", ndim=2)
     evaluate = Evaluator(module, data, loss_of(loss))
     result = describe(space, points, evaluate, range(len(points)))
+    arguments = {"networks": len(points), "data": data.name}
+    result.attrs.update(arguments=json.dumps(arguments), source="networks trained elsewhere")
     if paths:
         result["checkpoint"] = ("replica", np.array(paths), _attrs("file", "1"))
     return result

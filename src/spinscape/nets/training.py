@@ -4,76 +4,24 @@ Each replica carries its own seed, which fixes its initialisation and the order 
 ends where it would have ended alone.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from spinscape.nets.datasets import Data
-from spinscape.nets.engine import TrainingEngine, training_engine
+from spinscape.nets.descent import Descent, Setup
+from spinscape.nets.engine import training_engine
 from spinscape.nets.initialisation import initial_points
-from spinscape.nets.losses import Loss, LossFunction, loss_of
-from spinscape.nets.optimizers import OPTIMIZERS, Optimizer
-from spinscape.nets.orders import Order, replica_seeds
-from spinscape.nets.populations import Evaluator, describe
+from spinscape.nets.losses import LossFunction, loss_of
+from spinscape.nets.orders import replica_seeds
+from spinscape.nets.recipes import Recipe
 from spinscape.nets.weightspace import WeightSpace
 from spinscape.nets.weightspace import points as points_of
 
-__all__ = ["SCHEDULES", "Recipe", "train"]
-
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
-}
-
-Setting = float | Sequence[float] | Tensor
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything about a training but the network, the data and the seeds."""
-
-    epochs: int
-    batch_size: int = 64
-    optimizer: str = "sgd"
-    learning_rate: Setting = 0.1
-    momentum: Setting = 0.9
-    weight_decay: Setting = 0.0
-    schedule: str = "constant"
-    batches: Literal["own", "shared"] = "own"
-    stop_at: Setting | None = None
-    patience: int | None = None
-    evaluate_every: int | None = None
-    snapshots: int | Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more")
-        _choose("optimizer", self.optimizer, OPTIMIZERS)
-        _choose("schedule", self.schedule, SCHEDULES)
-        _choose("batches", self.batches, ("own", "shared"))
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            values = torch.as_tensor(getattr(self, name), dtype=torch.float64)
-            if not torch.isfinite(values).all() or (values < 0).any():
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected numbers ≥ 0")
-        for name in ("patience", "evaluate_every"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}={value!r}: expected a whole number, 1 or more, or None")
-
-
-def _choose(name: str, value: object, known: Any) -> None:
-    if value not in known:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}")
+__all__ = ["train"]
 
 
 def train(
@@ -130,7 +78,7 @@ def train(
         Called with steps done and planned.
     batch_size, optimizer, learning_rate, momentum, weight_decay, schedule, batches, stop_at, \
 patience, evaluate_every, snapshots
-        Fields of `Recipe`. Optimisers ``"sgd"`` (heavy-ball) and ``"adam"``; schedules
+        Fields of `recipes.Recipe`. Optimisers ``"sgd"`` (heavy-ball) and ``"adam"``; schedules
         ``"constant"``, ``"linear"``, ``"cosine"``; ``batches="own"`` draws each replica's
         mini-batches from its own seed, ``"shared"`` gives all the same ones (replicas then differ
         by initialisation), which is faster. ``learning_rate``, ``momentum``, ``weight_decay`` and
@@ -154,236 +102,22 @@ patience, evaluate_every, snapshots
     settings = Recipe(epochs=epochs, **recipe)
     chosen = _replica_indices(replicas)
     space = WeightSpace(module)
-    setup = _Setup(module, space, training_engine(module), data, loss_of(loss), settings, penalty)
-    _check_lengths(settings, len(chosen))
+    setup = Setup(module, space, training_engine(module), data, loss_of(loss), settings, penalty)
+    settings.check_lengths(len(chosen))
     samples = _samples(indices, len(chosen), len(data.train.x), settings.batches)
     parts = []
     for rows in _chunks(len(chosen), setup.replica_bytes(), memory):
         ids = [chosen[k] for k in rows]
         points, state = _start(module, start, init, seed, ids, rows, len(chosen))
-        run = _Run(setup, points.to(data.train.x.device), ids, rows, seed, samples, state)
+        run = Descent(setup, points.to(data.train.x.device), ids, rows, seed, samples, state)
         parts.append(run.train(progress).dataset(keep_state))
     result = _join(parts)
-    result.attrs.update(seed=seed, source="training of replicas as one batch of points")
+    result.attrs.update(
+        seed=seed,
+        arguments=settings.describe(),
+        source="training of replicas as one batch of points",
+    )
     return result
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What all chunks of replicas share."""
-
-    module: nn.Module
-    space: WeightSpace
-    engine: TrainingEngine
-    data: Data
-    loss: Loss
-    recipe: Recipe
-    penalty: Callable[[Tensor], Tensor] | None
-
-    def replica_bytes(self) -> int:
-        """Memory that one replica takes in a step, a rough upper bound."""
-        width = self.data.train.x[0].numel() + sum((*shape, 1)[0] for shape in self.space.shapes)
-        size = torch.finfo(self.space.dtype).bits // 8
-        return size * (6 * self.space.n + 4 * width * self.recipe.batch_size)
-
-
-@dataclass
-class _Run:
-    """The state of a training: points, memory of the optimiser, data order, curves."""
-
-    setup: _Setup
-    points: Tensor
-    ids: Sequence[int]
-    rows: Sequence[int]
-    seed: int
-    samples: Sequence[Tensor]
-    state: dict[str, Tensor]
-    steps: list[int] = field(default_factory=list)
-    curves: list[dict[str, Tensor]] = field(default_factory=list)
-    snapshots: dict[int, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        recipe, count = self.setup.recipe, len(self.ids)
-        self.first_step = int(self.state.pop("step", torch.tensor(0)))
-        self.state = {name: value.to(self.points) for name, value in self.state.items()}
-        self.shared = recipe.batches == "shared"
-        seeds = [self.seed] if self.shared else replica_seeds(self.seed, self.ids)
-        samples = [self.samples[k] for k in self.rows[: len(seeds)]]
-        sizes = list(map(len, self.samples))
-        self.order = Order(seeds, samples, recipe.batch_size, self.first_step, sizes)
-        self.total = self.first_step + recipe.epochs * self.order.steps_per_epoch
-        self.every = recipe.evaluate_every or self.order.steps_per_epoch
-        self.rate = self._setting("learning_rate")
-        self.optimizer: Optimizer = OPTIMIZERS[recipe.optimizer](
-            self._setting("momentum"), self._setting("weight_decay"), dict(self.state)
-        )
-        self.active = torch.arange(count)
-        self.live = self.points.clone()
-        self.stopped_at = torch.full((count,), self.total)
-        self.diverged = torch.zeros(count, dtype=torch.bool)
-        self.best = torch.full((count,), math.inf, dtype=torch.float64)
-        self.waited = torch.zeros(count, dtype=torch.long)
-        self.memory = {name: value.clone() for name, value in self.state.items()}
-        self.evaluate = Evaluator(self.setup.module, self.setup.data, self.setup.loss)
-        self.x = self.setup.data.train.x.to(self.points.dtype)
-        self.y = self.setup.data.train.y
-
-    def train(self, progress: Callable[[int, int], None] | None) -> "_Run":
-        """Run all steps, or until the last replica has stopped."""
-        wanted = _snapshot_steps(self.setup.recipe.snapshots, self.first_step, self.total)
-        for step in range(self.first_step, self.total):
-            if step in wanted:
-                self.snapshots[step] = self._all_points()
-            self._step(step)
-            if (step + 1 - self.first_step) % self.every == 0 or step + 1 == self.total:
-                self._evaluate(step + 1)
-                if progress is not None:
-                    progress(step + 1 - self.first_step, self.total - self.first_step)
-            if len(self.active) == 0:
-                break
-        for step in sorted(wanted - self.snapshots.keys()):
-            self.snapshots[step] = self._all_points()
-        self._retire(torch.ones(len(self.active), dtype=torch.bool))
-        return self
-
-    def dataset(self, keep_state: bool) -> xr.Dataset:
-        """Return the population, described and evaluated."""
-        result = describe(
-            self.setup.space, self.points, self.evaluate, self.ids, diverged=self.diverged
-        )
-        seeds = np.array(replica_seeds(self.seed, self.ids))
-        result["seed"] = ("replica", seeds, {"long_name": "seed of the replica", "units": "1"})
-        steps = (self.stopped_at - self.first_step).numpy()
-        result["epochs_run"] = (
-            "replica",
-            steps / self.order.steps_per_epoch,
-            {"long_name": "passes over the training set", "units": "epoch"},
-        )
-        result.coords["epoch"] = np.array(self.steps) / self.order.steps_per_epoch
-        for name, (long_name, units) in _CURVES.items():
-            values = torch.stack([curve[name] for curve in self.curves], 1).cpu().numpy()
-            result[f"curve_{name}"] = (
-                ("replica", "epoch"),
-                values,
-                {"long_name": long_name, "units": units},
-            )
-        if self.snapshots:
-            result.coords["snapshot_step"] = ("snapshot", np.array(sorted(self.snapshots)))
-            stacked = torch.stack([self.snapshots[step] for step in sorted(self.snapshots)])
-            result["snapshot"] = (
-                ("snapshot", "replica", "n"),
-                stacked.cpu().numpy(),
-                {"long_name": "points along the training", "units": "1"},
-            )
-        if keep_state:
-            result.attrs["step"] = int(self.stopped_at.max())
-            for name, value in self.memory.items():
-                result[name] = (("replica", "n"), value.cpu().numpy())
-        return result
-
-    def _setting(self, name: str) -> Tensor:
-        values = torch.as_tensor(getattr(self.setup.recipe, name), dtype=self.points.dtype)
-        if values.ndim == 0:
-            return values
-        return values[list(self.rows)].to(self.points.device)[:, None]
-
-    def _step(self, step: int) -> None:
-        picked = self.order.next()
-        if self.shared:
-            x, y = self.x[picked[0]], self.y[picked[0]]
-        else:
-            x = self.x.index_select(0, picked.flatten()).view(*picked.shape, *self.x.shape[1:])
-            y = self.y.index_select(0, picked.flatten()).view(*picked.shape, *self.y.shape[1:])
-        gradient = self._gradient(x, y, step)
-        share = (step - self.first_step) / (self.total - self.first_step)
-        rate = self.rate * SCHEDULES[self.setup.recipe.schedule](share)
-        self.optimizer.step(self.live, gradient, float(rate) if rate.ndim == 0 else rate, step + 1)
-
-    def _gradient(self, x: Tensor, y: Tensor, step: int) -> Float[Tensor, "P n"]:
-        seeds = [self.seed + 1000003 * self.ids[k] + step for k in self.active.tolist()]
-        _, gradient = self.setup.engine.loss_and_gradient(
-            self.live, x, y, self.setup.loss, own=not self.shared, seeds=seeds
-        )
-        if self.setup.penalty is not None:
-            points = self.live.detach().requires_grad_()
-            with torch.enable_grad():
-                extra = self.setup.penalty(points)
-                (pull,) = torch.autograd.grad(extra.sum(), points)
-            if extra.shape != points.shape[:1]:
-                raise ValueError(
-                    f"penalty: returned shape {tuple(extra.shape)} for {len(points)} points, "
-                    "expected one number a point"
-                )
-            gradient = gradient + pull
-        return gradient
-
-    def _evaluate(self, step: int) -> None:
-        train_loss, _ = self.evaluate(self.live, "train")
-        validation_loss, validation_error = self.evaluate(self.live, "validation")
-        now = {
-            "train_loss": train_loss,
-            "validation_loss": validation_loss,
-            "validation_error": validation_error,
-        }
-        last = self.curves[-1] if self.curves else None
-        curve = {}
-        for name, values in now.items():
-            whole = torch.full((len(self.ids),), math.nan, dtype=values.dtype)
-            curve[name] = whole if last is None else last[name].clone()
-            curve[name][self.active] = values.cpu()
-        self.curves.append(curve)
-        self.steps.append(step)
-        broken = ~torch.isfinite(train_loss)
-        self.diverged[self.active[broken.cpu()]] = True
-        done = broken | self._reached(train_loss) | self._stale(validation_loss)
-        if done.any():
-            self.stopped_at[self.active[done.cpu()]] = step
-            self._retire(done.cpu())
-
-    def _reached(self, loss: Tensor) -> Tensor:
-        if self.setup.recipe.stop_at is None:
-            return torch.zeros(len(loss), dtype=torch.bool)
-        target = self._setting("stop_at")
-        return loss <= (target if target.ndim == 0 else target[self.active, 0])
-
-    def _stale(self, loss: Tensor) -> Tensor:
-        patience = self.setup.recipe.patience
-        if patience is None:
-            return torch.zeros(len(loss), dtype=torch.bool)
-        values = loss.cpu().double()
-        better = values < self.best[self.active]
-        self.best[self.active] = torch.minimum(values, self.best[self.active])
-        self.waited[self.active] = torch.where(better, 0, self.waited[self.active] + 1)
-        return self.waited[self.active] >= patience
-
-    def _retire(self, done: Tensor) -> None:
-        """Write finished replicas down and go on with the others."""
-        self.points[self.active[done]] = self.live[done]
-        for name, value in self.optimizer.memory.items():
-            whole = self.memory.setdefault(name, torch.zeros_like(self.points))
-            whole[self.active[done]] = value[done]
-        going = ~done
-        self.active, self.live = self.active[going], self.live[going]
-        for name, value in self.optimizer.memory.items():
-            self.optimizer.memory[name] = value[going]
-        for name in ("momentum", "weight_decay"):
-            setting = getattr(self.optimizer, name)
-            setattr(self.optimizer, name, setting[going] if setting.ndim else setting)
-        self.rate = self.rate[going] if self.rate.ndim else self.rate
-        if not self.shared:
-            self.order.keep(torch.nonzero(going).flatten())
-
-    def _all_points(self) -> Tensor:
-        whole = self.points.clone()
-        whole[self.active] = self.live
-        return whole
-
-
-_CURVES = {
-    "train_loss": ("training loss", "nats"),
-    "validation_loss": ("validation loss", "nats"),
-    "validation_error": ("validation error", "1"),
-}
 
 
 def _replica_indices(replicas: int | Sequence[int]) -> list[int]:
@@ -391,15 +125,6 @@ def _replica_indices(replicas: int | Sequence[int]) -> list[int]:
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise ValueError(f"replicas={replicas!r}: expected at least one, each index ≥ 0 once")
     return chosen
-
-
-def _check_lengths(recipe: Recipe, count: int) -> None:
-    for name in ("learning_rate", "momentum", "weight_decay", "stop_at"):
-        value = getattr(recipe, name)
-        shape = () if value is None else tuple(torch.as_tensor(value).shape)
-        if shape not in ((), (count,)):
-            given = f"{shape[0]} values" if len(shape) == 1 else f"shape {shape}"
-            raise ValueError(f"{name}: {given}, expected one for each of {count} replicas")
 
 
 def _join(parts: list[xr.Dataset]) -> xr.Dataset:
@@ -461,16 +186,3 @@ def _samples(
         if len(samples) == 0 or samples.min() < 0 or samples.max() >= size:
             raise ValueError(f"indices[{row}]: expected samples among 0..{size - 1}, at least one")
     return chosen
-
-
-def _snapshot_steps(wanted: int | Sequence[int] | None, first: int, total: int) -> set[int]:
-    """Steps at which points are kept: log-spaced from 0 to the last, or those given."""
-    if wanted is None:
-        return set()
-    if isinstance(wanted, int):
-        spaced = np.unique(np.geomspace(1, total - first + 1, wanted).round().astype(int)) - 1
-        return {first + int(step) for step in spaced}
-    outside = [step for step in wanted if not first <= step <= total]
-    if outside:
-        raise ValueError(f"snapshots={outside}: outside of the training's steps {first}..{total}")
-    return {int(step) for step in wanted}

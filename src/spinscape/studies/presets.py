@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from spinscape.nets.training import SCHEDULES
+from spinscape.nets.recipes import SCHEDULES
 
 __all__ = ["PRESETS", "ExploreSettings", "settings_of"]
 
