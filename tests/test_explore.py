@@ -94,7 +94,7 @@ def test_the_tree_opens_whole_and_says_what_its_variables_are(run):
             assert variable.attrs.get("units"), (name, variable.name)
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", ["population", *PROTOCOLS])
 def test_attributes_reproduce_a_protocol(run, name):
     attributes = run.dataset(name).attrs
     assert attributes["seed"] == 0

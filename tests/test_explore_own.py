@@ -146,9 +146,6 @@ def test_checkpoints_go_through_every_protocol_and_nothing_is_trained(
         pytest.param(
             1,
             {"permutation": "needs 2 networks, got 1", "hierarchy": "needs 4 networks, got 1"},
-            marks=pytest.mark.xfail(
-                strict=True, reason="the page cannot draw slices of fewer than two networks"
-            ),
         ),
     ],
 )
@@ -228,7 +225,6 @@ def test_all_diverged_is_told_and_nothing_else_is_computed(tmp_path):
     assert run.dataset("population")["diverged"].all()
 
 
-@pytest.mark.xfail(strict=True, reason="the page cannot draw slices of fewer than two networks")
 def test_a_loss_that_nobody_reaches_is_undecided(tmp_path):
     run = ss.explore("digits", out=tmp_path / "run", **TINY | {"stop_at": 1e-6})
     assert not run.dataset("ruggedness")["reached"].any()

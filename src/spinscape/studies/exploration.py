@@ -1,6 +1,7 @@
 """`explore`: train a population and put the four questions of arXiv 2407.20724 to it."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -356,7 +357,10 @@ def _joined(run: Run, names: Sequence[str], along: str) -> xr.Dataset:
     """Join pieces along the replicas or walkers, in the order of the pieces."""
     parts = [run.dataset(name) for name in names]
     joined = xr.concat(parts, along, join="outer", combine_attrs="override")
-    return joined.assign_coords({along: range(joined.sizes[along])})
+    joined = joined.assign_coords({along: range(joined.sizes[along])})
+    joined[along].attrs.update(long_name=f"number of the {along}", units="1")
+    seeds = {name: part.attrs["seed"] for name, part in zip(names, parts, strict=True)}
+    return joined.assign_attrs(seed=run.config["seed"], piece_seeds=json.dumps(seeds))
 
 
 def _correlated(run: Run, names: Sequence[str], seed: int) -> xr.Dataset:

@@ -32,9 +32,8 @@ _Array = NDArray[np.float64]
 def draw_ruggedness(parts: Parts) -> list[Drawing]:
     """Slices of the smoothest and roughest solutions; both measures against test error."""
     data = parts["ruggedness"]
-    drawings = [_slices(data)] if "slice_loss" in data and "roughness" in data else []
-    scatter = _scatters(data)
-    return drawings if scatter is None else [*drawings, scatter]
+    drawings = (_slices(data), _scatters(data))
+    return [drawing for drawing in drawings if drawing is not None]
 
 
 def _used(data: Dataset) -> NDArray[np.bool_]:
@@ -47,10 +46,14 @@ def _used(data: Dataset) -> NDArray[np.bool_]:
     return used
 
 
-def _slices(data: Dataset) -> Drawing:
+def _slices(data: Dataset) -> Drawing | None:
+    if "slice_loss" not in data or "roughness" not in data:
+        return None
     roughness = np.where(_used(data), data["roughness"].values, np.nan)
     ranked = np.argsort(roughness)[: int(np.isfinite(roughness).sum())]
-    count = min(_EXTREMES, len(ranked) // 2)
+    if not len(ranked):
+        return None
+    count = max(1, min(_EXTREMES, len(ranked) // 2))
     sets = {"smoothest": (ranked[:count], BLUE), "roughest": (ranked[-count:], VERMILION)}
     loss = data["slice_loss"].transpose("replica", "direction", "lam").values
     top = max(float(np.nanquantile(loss[chosen], 0.98)) for chosen, _ in sets.values())
