@@ -258,7 +258,7 @@ def test_values_that_cannot_be(spin, words, message):
         ("learning_rate = nan", "learning_rate=nan: expected 0 or more"),
         ("learning_rate = inf", "learning_rate=inf: expected 0 or more"),
         ("momentum = -0.5", "momentum=-0.5: expected 0 or more"),
-        ("temperature = 0.0", "temperature=0.0: expected more than 0"),
+        ("thermal_energy = 0.0", "thermal_energy=0.0: expected more than 0"),
         ("walk_step = 0", "walk_step=0: expected more than 0"),
         ("directions = 1", "directions=1: expected 2 or more"),
         ("probes = 1", "probes=1: expected 2 or more"),

@@ -173,7 +173,7 @@ def test_without_out_the_name_is_made_of_what_is_asked(tmp_path, monkeypatch, po
         ({"width": 5}, "settings.width is 4 there, 5 here"),
         ({"seed": 7}, "seed is 0 there, 7 here"),
         ({"preset": "standard"}, "preset is 'quick' there, 'standard' here"),
-        ({"temperature": 0.5}, "settings.temperature is 0.01 there, 0.5 here"),
+        ({"thermal_energy": 0.7}, "settings.thermal_energy is 0.5 there, 0.7 here"),
         ({"sample_limit": 299}, "data_fingerprint is"),
     ],
 )

@@ -96,7 +96,7 @@ def test_bumps_are_rugged_and_flat_land_holds_nobody():
     start = torch.zeros(60, 100, dtype=torch.float64)
     egg = Egg(np.ones(100))
     free = walk(egg, start, move=Gaussian(0.1), steps=50, probes=4, seed=22)
-    rugged, held = findings_of(free, flat, 5)
+    rugged, held = findings_of(free, flat, 100)
     # ½h + A(1 − exp(−50 t σ²)) a coordinate at variance tσ² = ½, of ½(h + 100 A) at the bottom.
     ratio = (0.25 + 0.05 * (1 - np.exp(-25))) / (0.25 * 6)
     assert rugged.low <= ratio <= rugged.high < 0.9

@@ -147,6 +147,28 @@ def test_checkpoints_are_read(kind, tmp_path):
         assert torch.equal(space.read(str(path)), space.point(module))
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"model": {f"net.{name}": value for name, value in state.items()}},
+    ],
+)
+def test_weights_are_found_in_what_trainers_wrap_them_in(wrapped, tmp_path):
+    module = mlp(3, [4], 2)
+    torch.save(wrapped(module.state_dict()), tmp_path / "net.pt")
+    space = WeightSpace(module)
+    assert torch.equal(space.read(tmp_path / "net.pt"), space.point(module))
+
+
+def test_two_networks_in_one_checkpoint_are_not_guessed_between():
+    module = mlp(3, [4], 2)
+    pair = {"student": module.state_dict(), "teacher": mlp(3, [4], 2, seed=1).state_dict()}
+    with pytest.raises(ValueError, match="is missing"):
+        WeightSpace(module).read(pair)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_precisions_are_cast(dtype):
     module = mlp(3, [4], 2)

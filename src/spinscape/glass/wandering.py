@@ -104,6 +104,9 @@ def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     )
 
 
+HELD = 0.9  # exponents this close to 1 are free diffusion's for all one cares
+
+
 def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int) -> Finding:
     """Exponent of the thermal walk's displacement against free diffusion's."""
     last = int(thermal["step"].max())
@@ -120,8 +123,8 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
         "null": "free diffusion: mean-square displacement ∝ t¹",
         "null_value": 1.0,
         "rule": (
-            "Supported if the interval of the exponent over the last decade of time lies below 1, "
-            "not supported otherwise; undecided without an exponent. 0 is a walker that stays"
+            "Supported if the interval of the exponent over the last decade of time lies below "
+            f"{HELD}, not supported if it lies above, else undecided; 0 is a walker that stays"
         ),
     }
     try:
@@ -129,13 +132,19 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
     except ValueError as reason:
         statement = f"Undecided: {told}; no exponent ({reason})"
         return Finding(**common, statement=statement, value=None, verdict="undecided")
-    held = exponent.high < 1
+    held, diffusing = exponent.high < HELD, exponent.low > HELD
+    verdict = "supported" if held else "not supported" if diffusing else "undecided"
+    answers = {
+        "supported": "Thermal walkers are held back",
+        "not supported": "Thermal walkers get away nearly as freely as in flat ground",
+        "undecided": "Whether thermal walkers are held back is undecided",
+    }
     return Finding(
         **common,
         **exponent._asdict(),
-        statement=f"Thermal walkers are {'held back' if held else 'not held back'}: {told}; their "
-        f"mean-square displacement grew as t to the power {exponent.value:.3g}",
-        verdict="supported" if held else "not supported",
+        statement=f"{answers[verdict]}: {told}; their mean-square displacement grew as t to the "
+        f"power {exponent.value:.3g}",
+        verdict=verdict,
     )
 
 

@@ -175,7 +175,9 @@ class WeightSpace:
         ----------
         source : path or mapping
             A safetensors file, a state dict saved by ``torch.save`` (read with
-            ``weights_only=True``: nothing is unpickled), or a state dict.
+            ``weights_only=True``: nothing is unpickled), or a state dict. One that lies within
+            another mapping (``{"state_dict": …, "epoch": …}``) or whose names all carry one prefix
+            (``module.``) is found there.
 
         Raises
         ------
@@ -183,8 +185,8 @@ class WeightSpace:
             If the file is unreadable, or a tensor is missing or has another shape or kind.
         """
         if isinstance(source, Mapping):
-            return self._gather(source, "the state dict")
-        return self._gather(read_checkpoint(Path(source)), str(source))
+            return self._gather(self._unwrapped(source), "the state dict")
+        return self._gather(self._unwrapped(read_checkpoint(Path(source))), str(source))
 
     def check(self, points: Tensor, name: str = "points", ndim: int | None = None) -> None:
         """Refuse a tensor that is not a batch of points of this space.
@@ -220,6 +222,19 @@ class WeightSpace:
                 raise ValueError(f"{origin}: {name!r} is {tensors[name].dtype}, expected floats")
         pieces = [tensors[name].detach().reshape(-1).to(self.dtype) for name in self.names]
         return torch.cat(pieces)
+
+    def _unwrapped(self, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Find the one mapping in which all parameters are named, whatever it is wrapped in."""
+        nested = [value for value in tensors.values() if isinstance(value, Mapping)]
+        found = []
+        for mapping in (tensors, *nested):
+            keys = [key for key in mapping if isinstance(key, str)]
+            for prefix in {
+                key[: -len(self.names[0])] for key in keys if key.endswith(self.names[0])
+            }:
+                if all(prefix + name in mapping for name in self.names):
+                    found.append({key.removeprefix(prefix): mapping[key] for key in keys})
+        return found[0] if len(found) == 1 else tensors
 
     def _untied(self, tensors: Mapping[str, Any], origin: str) -> dict[str, Any]:
         """Tensors under the first names of tied parameters, which must then agree."""

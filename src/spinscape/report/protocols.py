@@ -68,7 +68,8 @@ PROTOCOLS = (
         method=(
             "Every walker starts at a trained network and proposes small Gaussian steps. "
             "The free walk accepts all of them; the thermal walk accepts a rise of the loss with "
-            "probability exp(−rise / temperature). "
+            "probability exp(−rise / temperature), the temperature being that at which a bowl with "
+            "a dimension for each weight would hold the thermal energy of the settings. "
             "The free walk is set against the rise that the curvature at the start foretells."
         ),
         parts=("walk/free", "walk/thermal"),

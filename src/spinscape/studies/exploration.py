@@ -165,6 +165,11 @@ class Study:
         return Landscape(self.module, x[:count], y[:count])
 
     @property
+    def temperature(self) -> float:
+        """Temperature at which a bowl of n dimensions would hold the thermal energy n·T/2."""
+        return 2 * self.settings.thermal_energy / self.landscape.n
+
+    @property
     def protocols(self) -> dict[str, Callable[[Run], list[Finding]]]:
         """The protocols that can be run on this source."""
         every = {
@@ -232,7 +237,7 @@ class Study:
         move = moves.FilterGaussian(settings.walk_step, WeightSpace(self.module).filters)
         rules: dict[str, dict[str, Any]] = {
             "free": {"probes": settings.probes},
-            "thermal": {"temperature": settings.temperature},
+            "thermal": {"temperature": self.temperature},
         }
         blocks = _chunks(settings.walkers, WALKERS)
         cells = {

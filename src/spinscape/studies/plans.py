@@ -97,7 +97,7 @@ def _walk(study: Study) -> PlannedPart:
         few = _timed(lambda: walk(study.landscape, points, rule=rule, move=move, **options))
         return few * settings.walkers / len(points)
 
-    thermal = {"temperature": settings.temperature, "steps": STEPS, "record": 2}
+    thermal = {"temperature": study.temperature, "steps": STEPS, "record": 2}
     total = settings.walk_steps * seconds("thermal", **thermal) / STEPS
     total += settings.walk_steps * seconds("free", steps=STEPS, record=2) / STEPS
     total += seconds("free", steps=1, record=2, probes=2) * settings.probes / 2

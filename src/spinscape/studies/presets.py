@@ -30,7 +30,7 @@ class ExploreSettings:
     walkers: int = 32
     walk_steps: int = 400
     walk_step: float = 0.02  # proposal in units of a filter's norm
-    temperature: float = 0.01  # nats
+    thermal_energy: float = 0.5  # nats that a bowl of n dimensions would hold, n·T/2: gives T
     probes: int = 16  # of the curvature that the quadratic law needs
     pairs: int = 96
     resolution: int = 25
@@ -49,9 +49,9 @@ PRESETS: dict[str, ExploreSettings] = {
     "quick": ExploreSettings(),
     "standard": ExploreSettings(
         width=100,
-        epochs=30,
+        epochs=20,
         walkers=32,
-        walk_steps=1000,
+        walk_steps=600,
         pairs=256,
         hyper_epochs=40,
         hyper_widths=(32, 100),
@@ -98,7 +98,7 @@ def settings_of(preset: str, **changes: Any) -> ExploreSettings:
 
 
 _AT_LEAST = {"sample_limit": 0, "replicas": 4, "resolution": 3, "directions": 2, "probes": 2}
-_POSITIVE = {"walk_step", "temperature"}
+_POSITIVE = {"walk_step", "thermal_energy"}
 
 
 def _like(name: str, value: Any, model: Any) -> Any:
