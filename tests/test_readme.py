@@ -70,6 +70,15 @@ def test_python_snippets_run_in_their_order(tmp_path, capsys):
     assert {"walk", "permutation", "hierarchy"} <= set(namespace["tree"].children)
 
 
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_snippets_of_the_docs_run(page, capsys):
+    snippets = blocks((ROOT / "docs" / page).read_text(), "python")
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, page, "exec"), {})
+    assert capsys.readouterr().out
+
+
 def test_there_are_commands():
     assert len(commands()) >= 6
 

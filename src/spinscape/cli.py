@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import joblib
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +25,7 @@ USAGE_ERRORS: tuple[type[Exception], ...] = tuple(
 # Errors whose message speaks for itself.
 TOLD = (ValueError, TypeError, OSError, MemoryError, ImportError, RuntimeError)
 INTERRUPTED = 130
+MOST_WORKERS = 4  # unless more are asked for: each is a process with a PyTorch of its own
 FILE_KINDS = {
     "data": (str, "a word"),
     "model": (str, "a word"),
@@ -66,7 +68,8 @@ def explore(
     replicas: Annotated[int | None, typer.Option(help="Independently trained copies.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes every random number; 0.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes; 1. Never changes a number.")
+        int | None,
+        typer.Option(help="Processes; one a core by default, at most 4. Never changes a number."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run; resumes.")] = None,
     config: Annotated[
@@ -103,7 +106,8 @@ def explore(
         "model": model,
         "checkpoints": checkpoints,
     }
-    options = _settings_file(config) | {k: v for k, v in given.items() if v is not None}
+    options: dict[str, Any] = {"workers": min(MOST_WORKERS, joblib.cpu_count())}
+    options |= _settings_file(config) | {k: v for k, v in given.items() if v is not None}
     if dry_run:
         options.pop("out", None)
         _show_plan(plan(**options), as_json)

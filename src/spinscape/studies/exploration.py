@@ -342,6 +342,7 @@ class Study:
         return kept
 
     def _compute(self, run: Run, name: str, cells: Mapping[str, Callable[[], xr.Dataset]]) -> None:
+        self._report(name, 0, len(cells))  # so that the first piece, which may be long, is seen
         run.parts(cells, workers=self.workers, progress=partial(self._report, name))
 
     def _report(self, name: str, done: int, total: int) -> None:
