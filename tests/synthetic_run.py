@@ -1,7 +1,7 @@
 """Runs made up by formula, to the schemas of the protocols: the report is tested without physics.
 
 The shapes resemble what real runs show, so that the page can be looked at, too:
-`python tests/synthetic_run.py FOLDER` writes one.
+`python tests/synthetic_run.py FOLDER` writes one, and into `FOLDER/given` one of given networks.
 """
 
 from __future__ import annotations
@@ -60,14 +60,41 @@ def synthetic_run(path: Path, *, replicas: int = 24, seed: int = 0) -> Synthetic
     return SyntheticRun(path, config, findings(), parts)
 
 
-def population(replicas: int, seed: int, epochs: int = 40) -> xr.Dataset:
+def given_run(path: Path, *, replicas: int = 24, seed: int = 0) -> SyntheticRun:
+    """A run of networks that were trained elsewhere, of an architecture whose scale is unknown."""
+    run = synthetic_run(path, replicas=replicas, seed=seed)
+    run.config |= {
+        "model": "nets.py:build",
+        "checkpoints": {f"{k}.safetensors": f"{k:016x}" for k in range(replicas)},
+        "left_out": {"generalisation": "these networks were trained elsewhere"},
+    }
+    trained = run.parts["population"]
+    curves = [name for name in trained if str(name).startswith("curve")]
+    files = ("replica", list(run.config["checkpoints"]), {"long_name": "file", "units": "1"})
+    population = trained.drop_vars([*curves, "seed", "epochs_run", "epoch"])
+    settings = ("learning_rate", "batch_size", "weight_decay", "width", "reached", "tau_roughness")
+    measured = run.parts["ruggedness"].drop_vars(settings)
+    measured["train_loss"] = measured["train_loss"] * np.linspace(1, 3, measured.sizes["replica"])
+    run.parts = {
+        **run.parts,
+        "population": population.assign(checkpoint=files),
+        "ruggedness": measured.assign_attrs(arguments='{"balanced": false}'),
+    }
+    run.findings = [finding for finding in run.findings if finding.protocol != "ruggedness"]
+    return run
+
+
+def population(
+    replicas: int, seed: int, epochs: int = 40, evaluations: int | None = None
+) -> xr.Dataset:
     """Replicas whose loss falls as a power of the epoch; one diverged, one stopped early."""
     generator = np.random.default_rng(seed)
     speed = generator.uniform(0.9, 1.3, (replicas, 1))
-    epoch = np.arange(1, epochs + 1)
-    train = 2.3 * epoch**-speed * np.exp(0.05 * generator.normal(size=(replicas, epochs)))
-    wrong = 0.03 + 0.85 * epoch**-speed + 0.003 * generator.normal(size=(replicas, epochs))
-    train[1, epochs // 2 :] = wrong[1, epochs // 2 :] = np.nan
+    times = evaluations or epochs
+    epoch = np.arange(1, times + 1) * epochs / times
+    train = 2.3 * epoch**-speed * np.exp(0.05 * generator.normal(size=(replicas, times)))
+    wrong = 0.03 + 0.85 * epoch**-speed + 0.003 * generator.normal(size=(replicas, times))
+    train[1, times // 2 :] = wrong[1, times // 2 :] = np.nan
     diverged = np.arange(replicas) == 0
     train[0, 5:] = np.nan
     test = 0.04 + 0.008 * generator.normal(size=replicas)
@@ -84,7 +111,7 @@ def population(replicas: int, seed: int, epochs: int = 40) -> xr.Dataset:
         "train_error": (("replica",), 0.2 * test, "training error", "1"),
         "test_error": (("replica",), test, "test error", "1"),
     }
-    return dataset(variables, protocol="population")
+    return dataset(variables, protocol="population").assign_coords(epoch=epoch)
 
 
 def walk(seed: int, temperature: float | None, walkers: int = 12, steps: int = 300) -> xr.Dataset:
@@ -174,6 +201,7 @@ def ruggedness(seed: int, replicas: int = 36, directions: int = 6) -> xr.Dataset
         "slice_loss": (lines, 0.05 + 4 * curvature * lam**2, "loss", "nats"),
         "total_variation": (("replica", "direction"), variation, "total variation", "1"),
         "roughness": (replica, variation.mean(1), "roughness", "1"),
+        "rugged_slices": (replica, np.resize([0.0, 1 / 6, 1 / 6], replicas), "slices", "1"),
         "local_energy": (replica, 0.01 * rough**2, "local energy", "nats"),
         "test_error": (replica, test, "test error", "1"),
         "train_loss": (replica, np.full(replicas, 0.05), "training loss", "nats"),
@@ -185,7 +213,8 @@ def ruggedness(seed: int, replicas: int = 36, directions: int = 6) -> xr.Dataset
         "diverged": (replica, np.zeros(replicas, bool), "loss ran away", "1"),
         "tau_roughness": ((), 0.31, "Kendall τ of roughness and test error", "1"),
     }
-    return dataset(variables, protocol="ruggedness").assign_coords(lam=lam)
+    found = dataset(variables, protocol="ruggedness").assign_coords(lam=lam)
+    return found.assign_attrs(arguments='{"balanced": true}')
 
 
 def dataset(variables: Mapping[str, tuple], *, protocol: str) -> xr.Dataset:
@@ -260,5 +289,6 @@ if __name__ == "__main__":
     from spinscape.report import page
 
     folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    print(page.write(synthetic_run(folder, replicas=64)))  # type: ignore[arg-type]
+    (folder / "given").mkdir(parents=True, exist_ok=True)
+    for run in (synthetic_run(folder, replicas=64), given_run(folder / "given")):
+        print(page.write(run))  # type: ignore[arg-type]

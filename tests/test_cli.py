@@ -13,6 +13,7 @@ import pytest
 import spinscape as ss
 from spinscape.studies import exploration
 from tiny_study import (
+    GIVEN,
     NETS,
     OWN,
     TINY,
@@ -79,6 +80,22 @@ def test_json_is_one_document_with_all_findings(spin, tmp_path, finished, comman
     assert document["page"] == str(finished / "page.html")
     found = [ss.Finding.from_dict(record) for record in document["findings"]]
     assert found == ss.Run.load(finished).findings
+    assert document["left_out"] == {}
+
+
+def test_what_is_left_out_is_told_everywhere(spin, tmp_path, population_only):
+    model = f"{written(tmp_path, 'nets.py', NETS)}:convolution"
+    words = ["explore", "--config", toml(tmp_path, **OWN), "--model", model, "--out", "run"]
+    told = {
+        key: json.loads(spin(*words, *key, "--json").out)["left_out"]
+        for key in ((), ("--dry-run",))
+    }
+    assert told[()] == told["--dry-run",] == ss.Run.load("run").config["left_out"]
+    assert list(told[()]) == ["permutation", "hierarchy"]
+    for more in ((), ("--dry-run",)):
+        shown = spin(*words, *more).out.splitlines()
+        for name, reason in told[()].items():
+            assert f"left out: {name} ({reason})" in "\n".join(shown)
 
 
 def test_report_draws_the_page_again(spin, finished):
@@ -104,7 +121,7 @@ def test_a_dry_run_plans_and_makes_nothing(spin, tmp_path, given):
         words = ["--model", f"{written(tmp_path, 'nets.py', NETS)}:build"]
     if given == ["--checkpoints"]:
         words += ["--checkpoints", checkpoints(tmp_path, 5)]
-        replicas = 5
+        settings, replicas = GIVEN, 5
     words = ["explore", "--config", toml(tmp_path, **settings), "--out", "run", *words]
     before = sorted(tmp_path.rglob("*.*"))
     told = spin(*words, "--dry-run", "--json")

@@ -249,3 +249,15 @@ def test_the_level_widens_the_interval():
     (_, narrow), (_, wide) = (judged(table(measure, error), level=level) for level in (0.8, 0.99))
     assert wide.low < narrow.low < narrow.value == wide.value < narrow.high < wide.high
     assert (narrow.level, wide.level) == (0.8, 0.99)
+
+
+def test_unequal_training_losses_and_smooth_slices_are_told():
+    generator = np.random.default_rng(13)
+    loss = generator.random(24)
+    found, finding = judged(
+        table(generator.random(24), -loss, train_loss=loss, rugged_slices=0 * loss)
+    )
+    assert found.attrs["tau_train_loss"] == -1
+    assert f"training losses from {loss.min():.3g} to {loss.max():.3g} nats" in finding.statement
+    assert "whose own τ with the test error is -1" in finding.statement
+    assert "0.0% of the slices have more than one minimum" in finding.statement

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from safetensors.torch import load_file, save_file
 
 import spinscape as ss
+from spinscape.nets.initialisation import initial_points
 from spinscape.studies import exploration
-from tiny_study import DATA, NETS, OWN, PROTOCOLS, TINY, checkpoints, spoken, toml, written
+from tiny_study import DATA, GIVEN, NETS, OWN, PROTOCOLS, TINY, checkpoints, spoken, toml, written
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +120,7 @@ def test_checkpoints_go_through_every_protocol_and_nothing_is_trained(
     monkeypatch.setattr(exploration, "train", None)
     monkeypatch.setattr("spinscape.studies.hyper.train", None)
     words = ["--model", f"{nets}:build", "--checkpoints", pattern]
-    config, out = toml(tmp_path, **OWN), str(tmp_path / "run")
+    config, out = toml(tmp_path, **GIVEN), str(tmp_path / "run")
     told = command(capsys, *words, "--config", config, "--out", out)
     run = ss.Run.load(out)
     population = run.dataset("population")
@@ -134,7 +136,7 @@ def test_checkpoints_go_through_every_protocol_and_nothing_is_trained(
             for w in ("0-7", "8-11")
         ),
     }
-    assert "left out" not in told
+    assert told.count("left out") == told.count("left out: generalisation (") == 1
     assert "only networks trained to equal loss can be compared" in run.findings[-1].statement
     assert run.findings[-1].verdict == "undecided"
 
@@ -151,9 +153,10 @@ def test_checkpoints_go_through_every_protocol_and_nothing_is_trained(
 )
 def test_few_checkpoints_leave_out_what_needs_more(tmp_path, nets, capsys, count, left_out):
     words = ["--model", f"{nets}:build", "--checkpoints", checkpoints(tmp_path, count)]
-    config, out = toml(tmp_path, **OWN), str(tmp_path / "run")
+    config, out = toml(tmp_path, **GIVEN), str(tmp_path / "run")
     told = command(capsys, *words, "--config", config, "--out", out)
     run = ss.Run.load(out)
+    assert run.config["left_out"].pop("generalisation")
     assert run.config["left_out"] == left_out
     assert run.dataset("ruggedness").sizes["replica"] == count
     for protocol, reason in left_out.items():
@@ -165,10 +168,76 @@ def test_few_checkpoints_leave_out_what_needs_more(tmp_path, nets, capsys, count
 def test_other_contents_of_the_same_checkpoint_are_refused(tmp_path, nets, population_only):
     pattern = checkpoints(tmp_path, 2)
     options = {"model": f"{nets}:build", "checkpoints": pattern, "out": tmp_path / "run"}
-    ss.explore("digits", **options, **OWN)
-    (tmp_path / "0.safetensors").write_bytes((tmp_path / "1.safetensors").read_bytes())
+    ss.explore("digits", **options, **GIVEN)
+    changed = {name: 1.5 * value for name, value in load_file(tmp_path / "1.safetensors").items()}
+    save_file(changed, tmp_path / "0.safetensors")
     with pytest.raises(ValueError, match=r"checkpoints\..*0\.safetensors is"):
-        ss.explore("digits", **options, **OWN)
+        ss.explore("digits", **options, **GIVEN)
+
+
+def test_what_would_falsify_a_run_of_given_networks_is_refused_by_name(tmp_path, nets):
+    options = {"model": f"{nets}:build", "checkpoints": checkpoints(tmp_path, 2)}
+    with pytest.raises(ValueError, match=r"^replicas=8: .*nothing is trained"):
+        ss.explore("digits", **options, **GIVEN, replicas=8)
+    first = load_file(tmp_path / "1.safetensors")
+    save_file(first, tmp_path / "last.safetensors")
+    with pytest.raises(ValueError, match=r"1\.safetensors and .*last\.safetensors hold the same"):
+        ss.explore("digits", **options, **GIVEN)
+    save_file({name: value / 0 for name, value in first.items()}, tmp_path / "last.safetensors")
+    with pytest.raises(ValueError, match=r"last\.safetensors: holds weights that are not finite"):
+        ss.explore("digits", **options, **GIVEN)
+
+
+def test_walkers_of_few_networks_know_their_start(tmp_path, nets):
+    pattern, out = checkpoints(tmp_path, 3), tmp_path / "run"
+    run = ss.explore("digits", model=f"{nets}:build", checkpoints=pattern, out=out, **GIVEN)
+    assert run.dataset("walk/free")["start"].values.tolist() == [0, 1, 2] * 4
+    walks = [finding for finding in run.findings if finding.protocol == "walk"]
+    assert all("12 walkers from 3 solutions" in finding.statement for finding in walks)
+
+
+def test_replicas_begin_as_the_function_of_the_user_begins(tmp_path):
+    code = (
+        NETS
+        + """
+
+def quiet():
+    net = build()
+    nn.init.zeros_(net[0].bias)
+    return net
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        import torch
+        self.linear, self.scale = nn.Linear(64, 10), nn.Parameter(torch.ones(10))
+
+    def forward(self, x):
+        return self.scale * self.linear(x)
+"""
+    )
+    source = written(tmp_path, "more.py", code)
+    study = exploration.study_of("digits", model=f"{source}:quiet", **OWN)
+    begun = initial_points(study.module, [0, 1], study.source.init)
+    assert begun[:, 256:260].abs().max() == 0
+    assert not torch.equal(begun[0], begun[1])
+    study = exploration.study_of("digits", model=f"{source}:Scaled", **OWN)
+    assert initial_points(study.module, [0], study.source.init).isfinite().all()
+
+
+def test_statistics_that_are_re_estimated_have_no_quadratic_law(tmp_path):
+    code = (
+        NETS
+        + """
+
+def normalised():
+    return nn.Sequential(nn.Linear(64, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 10))
+"""
+    )
+    source = written(tmp_path, "more.py", code)
+    run = ss.explore("digits", model=f"{source}:normalised", out=tmp_path / "run", **OWN)
+    assert "quadratic_law" not in run.dataset("walk/free")
+    assert sum(finding.protocol == "walk" for finding in run.findings) == 1
 
 
 # Data
@@ -214,7 +283,7 @@ def test_diverged_replicas_are_marked_and_shown(tmp_path, monkeypatch):
     assert run.dataset("hierarchy").sizes["replica"] == 6
     assert np.isfinite(run.dataset("walk/free")["energy"].values[:, 0]).all()
     page = (run.path / "page.html").read_text()
-    assert "2 of them diverged and are left out of everything below" in page
+    assert "2 of 8 replicas diverged and are left out here and below" in page
 
 
 def test_all_diverged_is_told_and_nothing_else_is_computed(tmp_path):

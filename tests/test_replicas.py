@@ -65,13 +65,34 @@ def test_chunks_change_nothing_when_replicas_stop_early(stop):
 
 
 def test_chunks_change_nothing_with_subsets_of_unequal_lengths():
-    indices = [torch.arange(40), torch.arange(20, 26), torch.arange(5, 60)]
+    indices = [torch.arange(40), torch.arange(20, 28), torch.arange(5, 60)]
     settings = {"replicas": 3, "seed": 2, "epochs": 3, "batch_size": 8, "indices": indices}
     whole = train(net(), toy(), **settings)
     equal(train(net(), toy(), memory=1, **settings), whole)
-    order = Order(replica_seeds(2, [1]), indices[1:2], 6)
     assert whole.curve_train_loss.sizes["epoch"] == 3
-    assert order.steps_per_epoch == 1
+
+
+def test_subsets_of_others_change_nothing():
+    indices = [torch.arange(40), torch.arange(20, 29), torch.arange(5, 60)]
+    settings = {"seed": 2, "epochs": 3, "batch_size": 8}
+    together = train(net(), toy(), replicas=3, indices=indices, **settings)
+    alone = train(net(), toy(), replicas=[1], indices=indices[1:2], **settings)
+    equal(alone, together.sel(replica=[1]))
+    with pytest.raises(ValueError, match=r"^indices\[1\]: 9 samples are fewer than batch_size=10"):
+        train(net(), toy(), replicas=3, indices=indices, **settings | {"batch_size": 10})
+
+
+def test_what_train_cannot_do_is_refused_by_name():
+    frozen = net()
+    frozen[0].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"^module: '0.weight' has requires_grad=False"):
+        train(frozen, toy())
+    with pytest.raises(TypeError, match=r"^lr: no such setting of train"):
+        train(net(), toy(), lr=0.1)
+    with pytest.raises(TypeError, match=r"^data: got Split, expected the three splits"):
+        train(net(), toy().train)
+    with pytest.raises(ValueError, match=r"^momentum=1.5: expected numbers below 1"):
+        train(net(), toy(), momentum=1.5)
 
 
 def test_a_diverging_companion_is_marked_and_disturbs_nobody():

@@ -253,3 +253,11 @@ def test_numbers_out_of_range_are_refused_by_name(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"^{name}={value}: expected"):
         ruggedness(landscape, points, seed=0, **wrong)
+
+
+def test_slices_with_more_than_one_minimum_are_counted():
+    points = torch.zeros(3, 4, dtype=torch.float64) + torch.tensor([1.0, 2, 3, 4]).double()
+    bowl = ruggedness(lambda p: (p - points[0]).square().sum(-1), points, seed=0)
+    assert bowl.rugged_slices.values.tolist() == [0, 0, 0]
+    waves = ruggedness(lambda p: torch.sin(40 * p).sum(-1), points, seed=0)
+    assert (waves.rugged_slices > 0.9).all()

@@ -334,3 +334,11 @@ def test_damaged_findings_are_told(run):
     path.write_text(path.read_text()[:-20])
     with pytest.raises(RunError, match=r"findings\.json cannot be read"):
         _ = run.findings
+
+
+def test_another_version_does_not_go_on(run):
+    run.close()
+    path = run.path / "run.toml"
+    path.write_text(path.read_text().replace(f'version = "{run.version}"', 'version = "0.0.7"'))
+    with pytest.raises(RunError, match=r"spinscape is '0\.0\.7' there"):
+        Run.open(run.path, run.config, study=run.study)

@@ -115,7 +115,7 @@ def test_subsets_of_unequal_lengths_are_respected():
     indices = [torch.arange(10), torch.arange(20, 55)]
     result = train(module, data, replicas=2, seed=3, epochs=2, batch_size=8, indices=indices)
     start = initial_points(module, replica_seeds(3, range(2)))
-    order = Order(replica_seeds(3, [1]), [indices[1]], 8)
+    order = Order(replica_seeds(3, [1]), [indices[1]], 8, sizes=[len(data.train.x)])
     batches = [order.next()[0] for _ in range(2 * order.steps_per_epoch)]
     expected = plain_training(
         module, data, start[1], batches, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)
@@ -260,11 +260,14 @@ def test_a_population_of_given_checkpoints_equals_the_trained_one(tmp_path):
         ({"stop_at": [0.1]}, "stop_at: 1 values"),
         ({"patience": 0}, "patience=0"),
         ({"evaluate_every": -1}, "evaluate_every=-1"),
-        ({"indices": [[0, 1], [2, 3]], "batches": "shared"}, "indices.1.: .*batches='shared'"),
+        (
+            {"indices": [[0, 1], [2, 3]], "batches": "shared", "batch_size": 2},
+            "indices.1.: .*batches='shared'",
+        ),
         ({"start": torch.zeros(3, 53, dtype=torch.float64)}, "start: 3 points for 2 replicas"),
         ({"replicas": 0}, "replicas=0"),
         ({"indices": [[0]]}, "indices: 1 sets"),
-        ({"indices": [[0], [999]]}, "indices.1."),
+        ({"indices": [[0], [999]], "batch_size": 1}, "indices.1."),
         ({"start": torch.zeros(3, dtype=torch.float64)}, "expected points of length"),
         ({"batches": "mine"}, "batches='mine'"),
         ({"penalty": lambda p: p.sum()}, "penalty: returned shape"),

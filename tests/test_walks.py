@@ -253,7 +253,7 @@ REFUSED = {
     "record late": ({"record": [0, 11]}, r"^record: steps from 0 to 10, got 0 to 11"),
     "probes": ({"probes": 1}, r"^probes=1: expected 2 or more"),
     "points": ({"points": torch.zeros(2, 2, 3)}, r"^points: expected points \[n\]"),
-    "diverged": ({"points": torch.full((2, 3), torch.nan)}, r"^points: the energy of walkers"),
+    "diverged": ({"points": torch.full((2, 3), torch.nan)}, r"^points: \[0, 1\] are not finite"),
     "energy": ({"energy": lambda w: w}, r"^energy: function returned shape"),
     "filters": (
         {"move": FilterGaussian(0.1, [torch.arange(2, 5)])},
@@ -298,3 +298,13 @@ def test_curvature_is_asked_for_before_the_walk():
     with pytest.raises(TypeError, match=r"^landscape: "):
         walk(counted, torch.zeros(2, 3), move=Gaussian(0.1), steps=20, record=20, probes=4)
     assert len(calls) <= 1
+
+
+def test_the_law_of_a_function_that_is_not_walked_on_is_refused():
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    x, y = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 2
+    point = WeightSpace(module).point(module)
+    with pytest.raises(TypeError, match="re-estimated at every point"):
+        quadratic_law(Landscape(module, x, y), point, move=Gaussian(0.1))
+    frozen = Landscape(module, x, y, statistics="frozen")
+    assert quadratic_law(frozen, point, move=Gaussian(0.1))["rise"].notnull().all()

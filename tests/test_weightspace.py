@@ -153,6 +153,15 @@ def test_checkpoints_are_read(kind, tmp_path):
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"model": {f"net.{name}": value for name, value in state.items()}},
+        lambda state: {
+            **{f"net.{name}": value for name, value in state.items()},
+            "loss.weight": torch.ones(2),
+        },
+        lambda state: {
+            "state_dict": state,
+            "optimizer": {"0": torch.ones(3)},
+            "lr": torch.ones(()),
+        },
     ],
 )
 def test_weights_are_found_in_what_trainers_wrap_them_in(wrapped, tmp_path):
@@ -160,6 +169,37 @@ def test_weights_are_found_in_what_trainers_wrap_them_in(wrapped, tmp_path):
     torch.save(wrapped(module.state_dict()), tmp_path / "net.pt")
     space = WeightSpace(module)
     assert torch.equal(space.read(tmp_path / "net.pt"), space.point(module))
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors", "state dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_deeper_network_is_not_taken_for_this_one(prefix, kind, tmp_path):
+    state = {f"{prefix}{k}": v for k, v in mlp(3, [4, 2], 2).state_dict().items()}
+    path = tmp_path / f"weights.{kind}"
+    if kind == "state dict":
+        path = state
+    else:
+        (save_file if kind == "safetensors" else torch.save)(state, path)
+    space = WeightSpace(mlp(3, [4], 2))
+    with pytest.raises(ValueError, match=r"tensor '4.\w+' of shape \(2,.*\) is neither"):
+        space.read(path)
+
+
+def test_layer_ten_is_not_layer_nought_under_a_prefix():
+    state = mlp(3, [3] * 6, 3).state_dict()  # 0, 2, …, 12
+    with pytest.raises(ValueError, match=r"tensor '4.weight'"):
+        WeightSpace(mlp(3, [3], 3)).read(state)
+    with pytest.raises(ValueError, match=r"'0.weight' .* is missing"):
+        WeightSpace(mlp(3, [3], 3)).read({k: v for k, v in state.items() if k.startswith("1")})
+
+
+def test_buffers_in_a_checkpoint_are_passed_over():
+    module = cnn(1, 3, width=2)
+    space = WeightSpace(module)
+    state = module.state_dict()
+    assert any("num_batches_tracked" in name for name in state)
+    for wrapped in (state, {"net": state}, {f"module.{k}": v for k, v in state.items()}):
+        assert torch.equal(space.read(wrapped), space.point(module))
 
 
 def test_two_networks_in_one_checkpoint_are_not_guessed_between():
@@ -256,6 +296,19 @@ def test_code_in_a_checkpoint_is_not_run(saved_by, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("wrap", [lambda m: m, lambda m: {"epoch": 3, "model": m}])
+def test_a_pickled_module_is_refused_in_one_line(wrap, new, tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save(wrap(mlp(3, [4], 2)), path, _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match="holds a pickled module or") as refused:
+        WeightSpace(mlp(3, [4], 2)).read(path)
+    told = str(refused.value)
+    assert "torch.nn.modules.container.Sequential, which is never run" in told
+    assert "save model.state_dict() instead" in told
+    assert told.isprintable()
+
+
 def test_points_come_from_tensors_and_labelled_arrays():
     values = np.arange(12.0).reshape(2, 2, 3)
     array = xr.DataArray(values, dims=("replica", "n", "step"))
@@ -292,6 +345,10 @@ def mixed():
     [
         (nn.ReLU, "'ReLU' has no parameters"),
         (lambda: nn.LazyLinear(3), "parameter 'weight' is lazy"),
+        (
+            lambda: nn.Linear(2, 2).bfloat16(),
+            r"'Linear': parameters are torch.bfloat16, .* convert it with module.float\(\)",
+        ),
         (mixed, "must share one floating dtype, got .*float32.*float64"),
     ],
 )

@@ -18,6 +18,7 @@ from spinscape import WeightSpace, explore, points, train
 from spinscape.cli import main
 from spinscape.nets import datasets
 from spinscape.store import Run
+from spinscape.studies.exploration import TRAINING
 
 OWN: dict[str, Any] = {
     "replicas": 8,
@@ -30,7 +31,7 @@ OWN: dict[str, Any] = {
     "directions": 3,
     "hyper_replicas": 1,
     "hyper_epochs": 2,
-    "stop_at": 3.0,  # reached at once: that a loss is not reached is tested apart
+    "stop_at": 2.4,  # reached at once: that a loss is not reached is tested apart
     "hyper_learning_rates": [0.1, 0.3],
     "hyper_weight_decays": [0.0],
     "hyper_batch_sizes": [64],
@@ -38,6 +39,9 @@ OWN: dict[str, Any] = {
     "sample_limit": 300,
 }
 """Settings for a network of the user's own, which has its own width."""
+
+GIVEN = {name: value for name, value in OWN.items() if name not in TRAINING}
+"""Settings for networks that are given: nothing of training."""
 
 TINY: dict[str, Any] = {**OWN, "width": 4, "hyper_widths": [4, 8]}
 """Settings for ours. Twelve walkers make two pieces of work, and two widths two more."""

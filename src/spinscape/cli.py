@@ -4,7 +4,7 @@ import json
 import sys
 import tomllib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -230,14 +230,22 @@ def _show_plan(plan: dict[str, Any], as_json: bool) -> None:
     for row in plan["parts"]:
         table.add_row(row["part"], row["work"], f"{row['seconds']:.1f}", f"{row['megabytes']:.0f}")
     table.add_row("all", "", f"{plan['seconds']:.0f}", f"{plan['megabytes']:.0f}")
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    _show_left_out(console, plan["left_out"])
+
+
+def _show_left_out(console: Console, reasons: Mapping[str, str]) -> None:
+    for name, reason in reasons.items():
+        console.print(f"left out: {name} ({reason})", markup=False, soft_wrap=True)
 
 
 def _show_findings(run: Any, as_json: bool) -> None:
     page = run.path / "page.html"
     if as_json:
         findings = [finding.to_dict() for finding in run.findings]
-        print(json.dumps({"run": str(run.path), "page": str(page), "findings": findings}))
+        told = {"run": str(run.path), "page": str(page), "findings": findings}
+        print(json.dumps(told | {"left_out": dict(run.config.get("left_out", {}))}))
         return
     table = Table(title="Findings")
     for heading in ("protocol", "statement", "value [95 %]", "null", "verdict"):
@@ -252,8 +260,7 @@ def _show_findings(run: Any, as_json: bool) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    for protocol, reason in run.config.get("left_out", {}).items():
-        console.print(f"left out: {protocol} ({reason})", markup=False)
+    _show_left_out(console, run.config.get("left_out", {}))
     console.print(f"page: {page}", markup=False, soft_wrap=True)
 
 

@@ -218,18 +218,23 @@ def _alike(dataset: xr.Dataset) -> Finding:
     p = p_value(value, null)
     less = p < LEVEL
     short = len(null) < LEAST_SURROGATES
+    verdict: Verdict = "supported" if less else "undecided" if short else "not supported"
+    answers: dict[Verdict, str] = {
+        "supported": "Solutions are more alike than chance",
+        "not supported": "Solutions are not more alike than chance",
+        "undecided": "Whether solutions are more alike than chance is undecided",
+    }
     return Finding(
         protocol="hierarchy",
         question="Are solutions more alike than chance?",
-        statement=f"Solutions are {'' if less else 'not '}more alike than chance: their mean "
-        f"distance is {value / null.mean():.3g} times that of networks with "
-        "the same norms and random directions.",
+        statement=f"{answers[verdict]}: their mean distance is {value / null.mean():.3g} times "
+        "that of networks with the same norms and random directions.",
         value=value,
         null="norm-matched",
         null_value=float(null.mean()),
         p=p,
         rule=f"Supported if the mean distance is below the null (one-sided p < {LEVEL}).",
-        verdict="supported" if less else "undecided" if short else "not supported",
+        verdict=verdict,
     )
 
 

@@ -75,8 +75,10 @@ def generalisation(
         Kendall's τ_b over all cells, with its interval; ``tau_axis`` [measure, axis]; ``p`` and
         ``p_without`` [measure, axis], one-sided p-values of ``tau`` and of the same with one axis
         left out, against errors shuffled among the cells; ``tau_null`` [measure, shuffle]. NaN
-        where there are too few cells, or where all have one value. ``cells``, and ``used``, the
-        number of replicas in them, are in the attributes.
+        where there are too few cells, or where all have one value. In the attributes: ``cells``,
+        ``used`` (replicas in them), the range of their training losses (``least_loss``,
+        ``most_loss``), ``tau_train_loss``, the same τ between training loss and test error as a
+        control, and ``rugged_slices``, the mean fraction of slices with more than one minimum.
     """
     cells = _cells(measured, measures, axes)
     shape = (len(measures),)
@@ -114,7 +116,7 @@ def generalisation(
     result["p_without"] = labelled(both, without, "p-value with this setting left out")
     result["tau_null"] = labelled(("measure", "shuffle"), null, "Kendall τ of shuffled errors")
     counts = {"cells": len(cells.error), "used": cells.used, "replicas": measured.sizes["replica"]}
-    result.attrs |= {"level": level, **counts}
+    result.attrs |= {"level": level, **counts, **_circumstances(measured, axes)}
     return result
 
 
@@ -163,7 +165,7 @@ def _finding(one: xr.Dataset) -> Finding:
     return Finding(
         **common,
         statement=f"{answers[verdict]}: over {counted}, τ = {value:.2g} when one setting is varied "
-        f"at a time ({axes})",
+        f"at a time ({axes}){_beside(one)}",
         value=value,
         low=low,
         high=high,
@@ -171,6 +173,37 @@ def _finding(one: xr.Dataset) -> Finding:
         p=p,
         verdict=verdict,
     )
+
+
+def _beside(one: xr.Dataset) -> str:
+    """What a reader must know beside τ: are slices rugged, how equal are training losses."""
+    words = ""
+    if str(one["measure"].item()) == "roughness" and "rugged_slices" in one.attrs:
+        words += f"; {one.attrs['rugged_slices']:.1%} of the slices have more than one minimum"
+    if "least_loss" in one.attrs:
+        low, high = one.attrs["least_loss"], one.attrs["most_loss"]
+        words += f"; training losses from {low:.3g} to {high:.3g} nats"
+    if np.isfinite(one.attrs.get("tau_train_loss", np.nan)):
+        words += f", whose own τ with the test error is {one.attrs['tau_train_loss']:.2g}"
+    return words
+
+
+def _circumstances(measured: xr.Dataset, axes: Sequence[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    used = _used(measured)
+    if not used.any():
+        return found
+    if "rugged_slices" in measured:
+        found["rugged_slices"] = float(measured["rugged_slices"].values[used].mean())
+    if "train_loss" in measured:
+        losses = measured["train_loss"].values[used]
+        found |= {"least_loss": float(losses.min()), "most_loss": float(losses.max())}
+        control = _cells(measured, ["train_loss"], axes)
+        if len(control.pairs):
+            values = control.measures["train_loss"]
+            signs = _agreement(values, control.error, control.pairs)
+            found["tau_train_loss"] = float(np.nanmean(_by_axis(signs, control.axis, len(axes))))
+    return found
 
 
 def _used(measured: xr.Dataset) -> Bool[np.ndarray, "replica"]:

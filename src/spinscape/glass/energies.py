@@ -88,7 +88,7 @@ def batch_of(
     Raises
     ------
     ValueError
-        If there are no points, or more than one leading axis.
+        If there are no points, some are not finite, or there is more than one leading axis.
     """
     batch = torch.atleast_2d(points_of(points)).detach()
     if batch.ndim != 2 or not batch.numel():
@@ -96,6 +96,9 @@ def batch_of(
             f"{name}: expected points [n] or [batch, n], got shape {tuple(batch.shape)}; "
             "flatten the leading axes"
         )
+    bad = (~torch.isfinite(batch).all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"{name}: {bad[:8]} are not finite; leave diverged networks out, visibly")
     if not batch.is_floating_point():
         raise ValueError(f"{name}: expected floating points, got {batch.dtype}")
     return batch

@@ -50,13 +50,19 @@ def quadratic_law(
     Raises
     ------
     TypeError
-        If there is no ``hvp``.
+        If there is no ``hvp``, or it is not the curvature of the energy, as where normalisation
+        layers are re-estimated.
     ValueError
         If there are fewer than 2 probes.
     """
     if not callable(getattr(landscape, "hvp", None)):
         raise TypeError(
             f"landscape: {type(landscape).__name__} has no hvp; the law needs curvature"
+        )
+    if getattr(landscape, "reestimates", False):
+        raise TypeError(
+            "landscape: its statistics of normalisation layers are re-estimated at every point, "
+            "which hvp holds fixed: two different functions; use statistics='frozen'"
         )
     if probes < 2:
         raise ValueError(f"probes={probes}: expected 2 or more, for a standard error")

@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from spinscape.origins import versions
 
 __all__ = ["labelled", "provenance"]
 
@@ -25,5 +26,5 @@ def provenance(protocol: str, source: str, seed: int, **arguments: Any) -> dict[
         "source": source,
         "seed": seed,
         "arguments": json.dumps(arguments),
-        "versions": json.dumps({"torch": str(torch.__version__), "numpy": np.__version__}),
+        "versions": versions(),
     }

@@ -5,10 +5,10 @@ proportion to its weights, so that a rescaled copy of a network measures the sam
 
 *Roughness index* (Wu et al., arXiv 2103.11069): along a straight slice the loss f has the
 normalised total variation T = ∫|f'| / (max f − min f), which is 1 on a slope, 2 in a symmetric well
-and more where the loss goes up and down; the index is the standard deviation of T over random
-directions in units of its mean, 0 for an isotropic quadratic. *Local energy* (Pittorino et al.,
-arXiv 2006.07897): how much the loss rises when every weight is multiplied by 1 + σz, z standard
-normal.
+and more than 2 only where the loss goes up and down; the index is the standard deviation of T over
+random directions in units of its mean, 0 for an isotropic quadratic. Without slices above 2 it says
+how unevenly lopsided the wells are. *Local energy* (Pittorino et al., arXiv 2006.07897): how much
+the loss rises when every weight is multiplied by 1 + σz, z standard normal.
 """
 
 from typing import Any
@@ -29,6 +29,9 @@ from spinscape.nets.weightspace import WeightSpace
 __all__ = ["local_energy", "ruggedness", "slices", "total_variation"]
 
 SOURCE = "roughness index: arXiv 2103.11069, local energy: arXiv 2006.07897; for arXiv 2407.20724"
+ROUNDING = 1e-3
+"""What rounding may add to the total variation of a slice with one minimum, which is at most 2."""
+
 BLOCK_ELEMENTS = 2**24
 """Numbers in one block of directions: 64 MiB in single precision."""
 
@@ -73,8 +76,9 @@ def ruggedness(
     -------
     Dataset
         ``slice_loss`` [replica, direction, lam], ``total_variation`` [replica, direction],
-        ``roughness`` (the index) and ``mean_total_variation`` [replica], ``local_energy`` and its
-        standard error ``local_energy_se`` [replica].
+        ``roughness`` (the index), ``mean_total_variation`` and ``rugged_slices`` (the fraction with
+        more than one minimum) [replica], ``local_energy`` and its standard error
+        ``local_energy_se`` [replica].
 
     Raises
     ------
@@ -94,6 +98,8 @@ def ruggedness(
     result["total_variation"] = labelled(lines, variation, "normalised total variation")
     index = variation.std(1) / variation.mean(1)
     result["roughness"] = labelled("replica", index, "roughness index")
+    rugged = (variation > 2 + ROUNDING).double().mean(1)
+    result["rugged_slices"] = labelled("replica", rugged, "slices with more than one minimum")
     result["mean_total_variation"] = labelled("replica", variation.mean(1), "mean total variation")
     result["local_energy"] = labelled("replica", rise, "local energy", "nats")
     result["local_energy_se"] = labelled("replica", error, "its standard error", "nats")

@@ -15,7 +15,8 @@ def diffusion(walk: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> Interv
 
     A straight line through log ⟨‖w − w₀‖²⟩ against log t at the recorded steps from a tenth of the
     last to the last, with a bootstrap interval over walkers. 1 is free diffusion, 2 ballistic, 0 a
-    walker that stays in its well.
+    walker that stays in its well. Walkers with one ``start [walker]``, where the walk says so, are
+    averaged first.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def diffusion(walk: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> Interv
         )
     log_time = np.log(chosen["step"].values.astype(float))
     log_time -= log_time.mean()
-    squares = chosen.values.astype(float) ** 2
+    squares = _by_start(walk, chosen.values.astype(float) ** 2)
     if not squares.any(axis=0).all():
         raise ValueError("walk: no walker moved, so that displacement has no exponent")
 
@@ -62,8 +63,8 @@ LAW_MARGIN = 0.1  # a ratio this close to 1 counts as the quadratic law's
 def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     """Rise of the loss over the quadratic law's, at the end of the free walk."""
     first, last = free.isel(step=0), free.isel(step=-1)
-    rise = (last["energy"] - first["energy"]).values.astype(float)
-    law = (last["quadratic_law"] - first["quadratic_law"]).values.astype(float)
+    rise = _by_start(free, (last["energy"] - first["energy"]).values.astype(float))
+    law = _by_start(free, (last["quadratic_law"] - first["quadratic_law"]).values.astype(float))
     common: dict[str, Any] = {
         "protocol": "walk",
         "question": "Is the ground around a solution more than a bowl of its curvature?",
@@ -77,7 +78,8 @@ def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     far = float(last["displacement"].mean())
     told = (
         f"after {int(last['step'])} free steps, at a distance of {far:.3g}, the loss of "
-        f"{len(rise)} walkers had risen by {rise.mean():.3g} nats on average"
+        f"{free.sizes['walker']} walkers{_from(free)} had risen by {rise.mean():.3g} nats on "
+        "average"
     )
     if not np.isfinite(rise).all() or law.mean() <= 0 or len(rise) < 2:
         why = "the ratio to the quadratic law is undefined"
@@ -113,7 +115,7 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
     kinds = np.unique(thermal["temperature"].values)
     at = " to ".join(f"{T:.3g}" for T in (kinds[[0, -1]] if len(kinds) > 1 else kinds))
     told = (
-        f"{thermal.sizes['walker']} walkers at T = {at} nats accepted "
+        f"{thermal.sizes['walker']} walkers{_from(thermal)} at T = {at} nats accepted "
         f"{float(thermal['acceptance'].mean()):.0%} of {last} steps and ended at a distance of "
         f"{_end(thermal):.3g} from their start (free walkers: {_end(free):.3g})"
     )
@@ -146,6 +148,25 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
         f"power {exponent.value:.3g}",
         verdict=verdict,
     )
+
+
+def _by_start(walk: xr.Dataset, values: np.ndarray) -> np.ndarray:
+    """Means over the walkers of each start: those share its ground and are not independent.
+
+    From one start alone the walkers are the units, and the interval is that of its walks.
+    """
+    starts = walk["start"].values if "start" in walk else np.arange(len(values))
+    groups = np.unique(starts)
+    if len(groups) in (1, len(values)):
+        return values
+    return np.stack([values[starts == group].mean(0) for group in groups])
+
+
+def _from(walk: xr.Dataset) -> str:
+    count = len(np.unique(walk["start"].values)) if "start" in walk else walk.sizes["walker"]
+    if count == walk.sizes["walker"]:
+        return ""
+    return f" from {count} solution{'s' if count > 1 else ''}"
 
 
 def _end(walk: xr.Dataset) -> float:

@@ -118,6 +118,11 @@ class Landscape:
         """The engine in use: "dense", "vmap" or "loop"."""
         return self._evaluator.engine.name
 
+    @property
+    def reestimates(self) -> bool:
+        """Whether statistics of normalisation layers are estimated anew at every point."""
+        return self._evaluator.statistics is not None
+
     def loss(self, points: Points) -> Float[Tensor, "*batch"]:
         """Mean loss per sample of every point ``[..., n]``.
 

@@ -8,6 +8,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from spinscape.origins import versions
+
 __all__ = ["coordinates", "scan_dataset"]
 
 
@@ -71,7 +73,7 @@ def scan_dataset(
     result.attrs.update(
         protocol=protocol,
         arguments=json.dumps(arguments),
-        versions=json.dumps({"torch": str(torch.__version__), "numpy": np.__version__}),
+        versions=versions(),
         source="losses at points of an affine subspace of weight space",
     )
     return result

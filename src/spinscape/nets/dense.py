@@ -6,11 +6,13 @@ networks is one large matrix product; with inputs of their own it is a batched o
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spinscape.nets.chains import PASSIVE, chain_of, places_of
 from spinscape.nets.losses import Loss
 
 __all__ = ["ACTIVATIONS", "DenseStack", "Layer", "stack_of"]
@@ -179,7 +181,6 @@ _MODULES: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
     nn.Tanh: "tanh",
     nn.Sigmoid: "sigmoid",
-    nn.Identity: "identity",
 }
 
 
@@ -195,64 +196,42 @@ def activation_name(module: nn.Module) -> str | None:
 def stack_of(module: nn.Module) -> DenseStack | None:
     """Return the stack that a module is, or None if it is something else.
 
-    Recognised are (nested) Sequentials of Flatten, Linear, the activations of `ACTIVATIONS` and
-    Identity, with at most one activation after each hidden linear layer, none after the last, and
-    no tied weights. Dropout counts as the identity: a stack is evaluated, not trained, with it.
+    Recognised are the chains (`chains.chain_of`) of Flatten, Linear, the activations of
+    `ACTIVATIONS` and Identity whose linear layers are declared in the order in which they are
+    applied, with at most one activation after each hidden linear layer and none after the last.
+    Dropout counts as the identity: a stack is evaluated, not trained, with it.
     """
-    leaves = _leaves(module)
-    if leaves is None or not any(isinstance(leaf, nn.Linear) for leaf in leaves):
+    chain = chain_of(module)
+    if chain is None or not any(isinstance(layer, nn.Linear) for _, layer in chain):
         return None
-    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    if len(names) != len(list(module.parameters())):
-        return None
+    places, n = places_of(module)
     layers: list[Layer] = []
     activations: list[str] = []
-    place = 0
-    for leaf in leaves:
-        if isinstance(leaf, nn.Linear):
+    for _, part in chain:
+        if isinstance(part, nn.Linear):
             if len(activations) < len(layers):
                 activations.append("identity")
-            weight = slice(place, place + leaf.weight.numel())
-            bias = slice(weight.stop, weight.stop + leaf.out_features)
-            place = weight.stop if leaf.bias is None else bias.stop
-            layers.append(
-                Layer(
-                    weight,
-                    None if leaf.bias is None else bias,
-                    leaf.in_features,
-                    leaf.out_features,
-                )
-            )
-        elif (name := activation_name(leaf)) is not None and name != "identity":
-            if len(activations) >= len(layers):
+            layers.append(_layer(part, places))
+        elif isinstance(part, nn.Flatten):
+            if layers or (part.start_dim, part.end_dim) != (1, -1):
+                return None
+        elif not isinstance(part, PASSIVE):
+            name = activation_name(part)
+            if name is None or len(activations) >= len(layers):
                 return None
             activations.append(name)
-        elif isinstance(leaf, nn.Flatten) and (layers or (leaf.start_dim, leaf.end_dim) != (1, -1)):
-            return None
-    if len(activations) >= len(layers):
+    if len(activations) >= len(layers) or not _follow_each_other(layers):
         return None
-    flattens = any(isinstance(leaf, nn.Flatten) for leaf in leaves)
-    return DenseStack(tuple(layers), tuple(activations), place, flattens)
+    flattens = any(isinstance(part, nn.Flatten) for _, part in chain)
+    return DenseStack(tuple(layers), tuple(activations), n, flattens)
 
 
-_PASSIVE = (nn.Flatten, nn.Identity, nn.Dropout)
+def _layer(linear: nn.Linear, places: dict[int, slice]) -> Layer:
+    bias = None if linear.bias is None else places[id(linear.bias)]
+    return Layer(places[id(linear.weight)], bias, linear.in_features, linear.out_features)
 
 
-def _leaves(module: nn.Module) -> list[nn.Module] | None:
-    """The modules of nested Sequentials in order, or None if any is not of a stack."""
-    if _is_hooked(module):
-        return None
-    if type(module) is nn.Sequential:
-        found: list[nn.Module] = []
-        for child in module:
-            inner = _leaves(child)
-            if inner is None:
-                return None
-            found += inner
-        return found
-    plain = type(module) is nn.Linear or type(module) in _PASSIVE
-    return [module] if plain or activation_name(module) is not None else None
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+def _follow_each_other(layers: list[Layer]) -> bool:
+    """Whether the layers' places in a point are in order: scans cut the first layer's off."""
+    places = [place for layer in layers for place in (layer.weight, layer.bias) if place]
+    return all(first.stop == second.start for first, second in pairwise(places))

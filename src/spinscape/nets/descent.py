@@ -14,7 +14,7 @@ from spinscape.nets.datasets import Data
 from spinscape.nets.engine import TrainingEngine
 from spinscape.nets.losses import Loss
 from spinscape.nets.optimizers import OPTIMIZERS, Optimizer
-from spinscape.nets.orders import Order, replica_seeds
+from spinscape.nets.orders import Order, replica_seeds, word
 from spinscape.nets.populations import Evaluator, describe
 from spinscape.nets.recipes import SCHEDULES, Recipe, snapshot_steps
 from spinscape.nets.weightspace import WeightSpace
@@ -69,8 +69,8 @@ class Descent:
         self.shared = recipe.batches == "shared"
         seeds = [self.seed] if self.shared else replica_seeds(self.seed, self.ids)
         samples = [self.samples[k] for k in self.rows[: len(seeds)]]
-        sizes = list(map(len, self.samples))
-        self.order = Order(seeds, samples, recipe.batch_size, self.first_step, sizes)
+        whole = [len(self.setup.data.train.x)]
+        self.order = Order(seeds, samples, recipe.batch_size, self.first_step, whole)
         self.total = self.first_step + recipe.epochs * self.order.steps_per_epoch
         self.every = recipe.evaluate_every or self.order.steps_per_epoch
         self.rate = self._setting("learning_rate")
@@ -162,7 +162,9 @@ class Descent:
         self.optimizer.step(self.live, gradient, float(rate) if rate.ndim == 0 else rate, step + 1)
 
     def _gradient(self, x: Tensor, y: Tensor, step: int) -> Float[Tensor, "P n"]:
-        seeds = [self.seed + 1000003 * self.ids[k] + step for k in self.active.tolist()]
+        seeds = None
+        if self.setup.engine.name != "dense":
+            seeds = [word(self.seed, self.ids[k], step) for k in self.active.tolist()]
         _, gradient = self.setup.engine.loss_and_gradient(
             self.live, x, y, self.setup.loss, own=not self.shared, seeds=seeds
         )

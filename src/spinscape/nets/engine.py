@@ -5,6 +5,7 @@ once, ``loop`` those that vmap cannot take, one point after another. All give th
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -90,7 +91,7 @@ def engine_of(module: nn.Module, engine: str = "auto") -> "DenseEngine | ModuleE
         return DenseEngine(module, stack)
     if engine == "dense":
         raise ValueError(
-            f"engine='dense': module {type(module).__name__!r} is not a Sequential of Flatten, "
+            f"engine='dense': module {type(module).__name__!r} is not a chain of Flatten, "
             f"Linear and activations ({', '.join(ACTIVATIONS)}); use engine='auto'"
         )
     return ModuleEngine(module, engine)
@@ -263,6 +264,12 @@ class TrainingEngine:
         self.template = None if self.stack is not None else Template(module, training=True)
         self.random = drops
         self.memory = memory
+        if drops:
+            warnings.warn(
+                "the module drops units at random in training: replicas are run one after another, "
+                "each with its own random numbers, which is slow",
+                stacklevel=4,
+            )
 
     @property
     def name(self) -> str:

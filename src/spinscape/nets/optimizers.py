@@ -25,10 +25,6 @@ class Optimizer(Protocol):
         """Make the `count`-th step (from one)."""
 
 
-def _rows(setting: Tensor, rows: Tensor) -> Tensor:
-    return setting[rows] if setting.ndim else setting
-
-
 @dataclass
 class Sgd:
     """Gradient descent with heavy-ball momentum and L2 decay, as ``torch.optim.SGD``.

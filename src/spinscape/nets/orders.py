@@ -8,22 +8,23 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-__all__ = ["Order", "generator", "replica_seeds"]
+__all__ = ["Order", "generator", "replica_seeds", "word"]
 
 _BATCHES = 1  # second word of the seed sequence: 0 initialises, 1 orders the data
 
 
 def replica_seeds(seed: int, replicas: Sequence[int]) -> list[int]:
     """One 63-bit seed for each replica index, the same whoever else is asked for."""
-    return [_word(seed, replica) for replica in replicas]
+    return [word(seed, replica) for replica in replicas]
 
 
 def generator(*words: int) -> torch.Generator:
     """A CPU generator seeded from any number of integers."""
-    return torch.Generator().manual_seed(_word(*words))
+    return torch.Generator().manual_seed(word(*words))
 
 
-def _word(*words: int) -> int:
+def word(*words: int) -> int:
+    """Hash any number of integers into one of 63 bits, as a seed that no other words have."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -44,7 +45,7 @@ class Order:
     position : int
         Number of steps already made, for a continued training.
     sizes : sequence of int, optional
-        Lengths of all sets, where `indices` are some of them: they fix batch size and epoch.
+        Lengths that fix batch size and epoch, whatever the sets of single replicas are.
     """
 
     def __init__(

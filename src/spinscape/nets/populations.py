@@ -15,6 +15,7 @@ from spinscape.nets.engine import PointEvaluator
 from spinscape.nets.losses import Loss, LossFunction, loss_of
 from spinscape.nets.weightspace import WeightSpace
 from spinscape.nets.weightspace import points as points_of
+from spinscape.origins import versions
 
 __all__ = ["Evaluator", "describe", "population"]
 
@@ -64,7 +65,7 @@ def describe(
     result.attrs.update(
         protocol="population",
         parameters=json.dumps(dict(zip(space.names, space.shapes, strict=True))),
-        versions=json.dumps({"torch": torch.__version__, "numpy": np.__version__}),
+        versions=versions(),
     )
     return result
 

@@ -52,6 +52,8 @@ class Recipe:
             values = torch.as_tensor(getattr(self, name), dtype=torch.float64)
             if not torch.isfinite(values).all() or (values < 0).any():
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected numbers ≥ 0")
+        if (torch.as_tensor(self.momentum) >= 1).any():
+            raise ValueError(f"momentum={self.momentum!r}: expected numbers below 1")
         for name in ("patience", "evaluate_every"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):

@@ -13,15 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from spinscape.nets.chains import PASSIVE, NotAChain, places_of, read_chain
+
 __all__ = ["HiddenLayer", "Symmetry", "of"]
 
 RESCALABLE = (nn.ReLU, nn.LeakyReLU)
-ELEMENTWISE = (
-    *RESCALABLE,
-    *(nn.Identity, nn.Dropout, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.SELU, nn.CELU),
-    *(nn.Softplus, nn.Softsign, nn.Mish, nn.ReLU6, nn.Hardtanh, nn.LogSigmoid, nn.Hardswish),
-)
-PASSIVE = (nn.Identity, nn.Dropout)
+REMEDY = "write it as a chain of Linear layers and activations, or pass symmetry="
 BALANCING_SWEEPS = 500
 
 
@@ -215,7 +212,8 @@ def of(module: nn.Module, symmetry: Symmetry | None = None) -> Symmetry:
     Parameters
     ----------
     module : nn.Module
-        Sequentials (nested ones too) of Flatten, Linear and activations.
+        A chain of Flatten, Linear and activations (`chains.chain_of`), as Sequentials or as any
+        module whose forward is one; its layers may be declared in another order.
     symmetry : Symmetry, optional
         The symmetry of a module that is something else; returned when it fits the module.
 
@@ -231,34 +229,33 @@ def of(module: nn.Module, symmetry: Symmetry | None = None) -> Symmetry:
         if symmetry.n != n:
             raise ValueError(f"symmetry: of points of length {symmetry.n:,}, module has {n:,}")
         return symmetry
-    places, n = _places(module)
+    try:
+        chain = read_chain(module)
+    except NotAChain as reason:
+        raise TypeError(f"{reason}: its symmetry is not known here; {REMEDY}") from reason
+    places, n = places_of(module)
     layers: list[HiddenLayer] = []
     last: tuple[str, nn.Linear] | None = None
     activations: list[nn.Module] = []
-    for name, leaf in _leaves(module, ""):
-        if isinstance(leaf, nn.Linear):
+    for name, part in chain:
+        if isinstance(part, nn.Linear):
             if last is not None:
-                layers.append(_hidden_layer(last, activations, (name, leaf), places))
-            last, activations = (name, leaf), []
-        elif not isinstance(leaf, nn.Flatten):
-            activations.append(leaf)
+                layers.append(_hidden_layer(*last, activations, part, places))
+            last, activations = (name, part), []
+        elif not isinstance(part, nn.Flatten):
+            activations.append(part)
     if last is None:
-        raise TypeError(f"module {type(module).__name__!r} has no linear layer; pass symmetry=")
+        raise TypeError(f"module {type(module).__name__!r} has no linear layer; {REMEDY}")
     return Symmetry(tuple(layers), n)
 
 
 def _hidden_layer(
-    first: tuple[str, nn.Linear],
+    name: str,
+    incoming: nn.Linear,
     activations: list[nn.Module],
-    second: tuple[str, nn.Linear],
+    outgoing: nn.Linear,
     places: dict[int, slice],
 ) -> HiddenLayer:
-    (name, incoming), (follower, outgoing) = first, second
-    if outgoing.in_features != incoming.out_features:
-        raise TypeError(
-            f"layer {follower!r} takes {outgoing.in_features} inputs, but layer {name!r} has "
-            f"{incoming.out_features} units; pass symmetry="
-        )
     active = [kind for kind in activations if not isinstance(kind, PASSIVE)]
     return HiddenLayer(
         name=name,
@@ -269,31 +266,4 @@ def _hidden_layer(
         width=incoming.out_features,
         outputs=outgoing.out_features,
         rescalable=bool(active) and all(isinstance(kind, RESCALABLE) for kind in active),
-    )
-
-
-def _places(module: nn.Module) -> tuple[dict[int, slice], int]:
-    """Map the identity of every parameter to its place in a point."""
-    places: dict[int, slice] = {}
-    start = 0
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        if id(parameter) in places:
-            raise TypeError(f"layer {name!r} shares its weights with another; pass symmetry=")
-        places[id(parameter)] = slice(start, start + parameter.numel())
-        start += parameter.numel()
-    return places, start
-
-
-def _leaves(module: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    """List the layers of nested Sequentials with their names, in order."""
-    if type(module) is nn.Sequential:
-        named = [
-            (f"{name}.{key}" if name else key, child) for key, child in module._modules.items()
-        ]
-        return [leaf for key, child in named if child is not None for leaf in _leaves(child, key)]
-    if type(module) in (nn.Linear, nn.Flatten, *ELEMENTWISE):
-        return [(name, module)]
-    raise TypeError(
-        f"layer {name or 'module'!r} is a {type(module).__name__}: its symmetry is not known here "
-        "(known are Sequentials of Flatten, Linear and activations); pass symmetry="
     )

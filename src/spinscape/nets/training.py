@@ -5,6 +5,7 @@ ends where it would have ended alone.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -56,7 +57,8 @@ def train(
     seed : int
         With a replica's index it fixes that replica's initialisation and data order.
     epochs : int
-        Passes over the (largest) training set; with `stop_at` the most there may be.
+        Passes over the training split, whatever part of it a replica sees (all make as many
+        steps); with `stop_at` the most there may be.
     loss : str or callable
         As in `losses.loss_of`.
     start : Tensor or Dataset, optional
@@ -66,7 +68,8 @@ def train(
         ``init(module, generator)`` initialises a copy of the module, for modules that cannot do
         so themselves.
     indices : sequence, optional
-        For each replica the samples of the training split that it may see; lengths may differ.
+        For each replica the samples of the training split that it may see, at least a batch;
+        lengths may differ.
     penalty : callable, optional
         ``penalty(points [P, n]) -> [P]``, differentiable, added to each replica's loss. It must
         treat every point by itself.
@@ -92,19 +95,20 @@ patience, evaluate_every, snapshots
     Dataset
         ``point [replica, n]``, ``seed``, loss and error on the three splits, curves along
         ``epoch``, ``epochs_run``, ``diverged``. A replica whose loss became non-finite is marked
-        and stays where it was; it is never dropped.
+        and keeps its non-finite point; it is never dropped.
 
     Raises
     ------
     ValueError, TypeError
         If an argument does not fit; the message names it, its value and the remedy.
     """
+    _check_arguments(module, data, recipe)
     settings = Recipe(epochs=epochs, **recipe)
     chosen = _replica_indices(replicas)
     space = WeightSpace(module)
     setup = Setup(module, space, training_engine(module), data, loss_of(loss), settings, penalty)
     settings.check_lengths(len(chosen))
-    samples = _samples(indices, len(chosen), len(data.train.x), settings.batches)
+    samples = _samples(indices, len(chosen), len(data.train.x), settings)
     parts = []
     for rows in _chunks(len(chosen), setup.replica_bytes(), memory):
         ids = [chosen[k] for k in rows]
@@ -118,6 +122,24 @@ patience, evaluate_every, snapshots
         source="training of replicas as one batch of points",
     )
     return result
+
+
+def _check_arguments(module: nn.Module, data: Data, recipe: dict[str, Any]) -> None:
+    """Refuse what is no setting, no data, or a parameter that must not move."""
+    known = [field.name for field in fields(Recipe)]
+    for name in recipe:
+        if name not in known:
+            raise TypeError(f"{name}: no such setting of train; there are {', '.join(known)}")
+    if not isinstance(data, Data):
+        raise TypeError(
+            f"data: got {type(data).__name__}, expected the three splits of datasets.load(...)"
+        )
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            raise ValueError(
+                f"module: {name!r} has requires_grad=False, but train moves all parameters; "
+                "make it a buffer (register_buffer), or set requires_grad=True"
+            )
 
 
 def _replica_indices(replicas: int | Sequence[int]) -> list[int]:
@@ -170,7 +192,7 @@ def _start(
 
 
 def _samples(
-    indices: Sequence[Sequence[int] | Tensor] | None, count: int, size: int, batches: str
+    indices: Sequence[Sequence[int] | Tensor] | None, count: int, size: int, recipe: Recipe
 ) -> list[Tensor]:
     if indices is None:
         return [torch.arange(size)] * count
@@ -178,11 +200,16 @@ def _samples(
         raise ValueError(f"indices: {len(indices)} sets of samples for {count} replicas")
     chosen = [torch.as_tensor(samples, dtype=torch.long) for samples in indices]
     for row, samples in enumerate(chosen):
-        if batches == "shared" and not torch.equal(samples, chosen[0]):
+        if recipe.batches == "shared" and not torch.equal(samples, chosen[0]):
             raise ValueError(
                 f"indices[{row}]: other samples than indices[0], but batches='shared' gives all "
                 "replicas the same ones; use batches='own'"
             )
         if len(samples) == 0 or samples.min() < 0 or samples.max() >= size:
             raise ValueError(f"indices[{row}]: expected samples among 0..{size - 1}, at least one")
+        if len(samples) < min(recipe.batch_size, size):
+            raise ValueError(
+                f"indices[{row}]: {len(samples)} samples are fewer than batch_size="
+                f"{recipe.batch_size}; lower it (for all replicas, none of which depends on others)"
+            )
     return chosen

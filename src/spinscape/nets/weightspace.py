@@ -1,5 +1,6 @@
 """A module's parameters as points: flat vectors whose last axis has length `n`."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class WeightSpace:
     Raises
     ------
     ValueError
-        If the module has no parameters, lazy ones, or parameters of several dtypes.
+        If the module has no parameters, lazy ones, or parameters of several dtypes or of one that
+        arrays cannot hold (bfloat16).
 
     Examples
     --------
@@ -66,6 +68,11 @@ class WeightSpace:
             )
         self.kind = type(module).__name__
         self.dtype = dtypes.pop()
+        if not _is_storable(self.dtype):
+            raise ValueError(
+                f"module {self.kind!r}: parameters are {self.dtype}, which stored points cannot "
+                "hold; convert it with module.float()"
+            )
         self.names = tuple(parameters)
         self.shapes = tuple(tuple(parameter.shape) for parameter in parameters.values())
         sizes = [parameter.numel() for parameter in parameters.values()]
@@ -73,6 +80,7 @@ class WeightSpace:
         self.n = sum(sizes)
         self._sizes = tuple(sizes)
         self._aliases = _aliases(module)
+        self._buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
 
     def __repr__(self) -> str:
         return f"WeightSpace({self.kind}, n={self.n}, parameters={len(self.names)})"
@@ -182,11 +190,17 @@ class WeightSpace:
         Raises
         ------
         ValueError
-            If the file is unreadable, or a tensor is missing or has another shape or kind.
+            If the file is unreadable, a tensor is missing or has another shape or kind, or one is
+            neither a parameter nor a buffer of the module.
         """
         if isinstance(source, Mapping):
-            return self._gather(self._unwrapped(source), "the state dict")
-        return self._gather(self._unwrapped(read_checkpoint(Path(source))), str(source))
+            found, origin = source, "the state dict"
+        else:
+            found, origin = read_checkpoint(Path(source)), str(source)
+        found = self._unwrapped(found)
+        point = self._gather(found, origin)
+        self._refuse_strays(found, origin)
+        return point
 
     def check(self, points: Tensor, name: str = "points", ndim: int | None = None) -> None:
         """Refuse a tensor that is not a batch of points of this space.
@@ -232,8 +246,10 @@ class WeightSpace:
             for prefix in {
                 key[: -len(self.names[0])] for key in keys if key.endswith(self.names[0])
             }:
-                if all(prefix + name in mapping for name in self.names):
-                    found.append({key.removeprefix(prefix): mapping[key] for key in keys})
+                whole = prefix == "" or prefix.endswith(".")  # layer 10 is no prefix of layer 0
+                if whole and all(prefix + name in mapping for name in self.names):
+                    under = [key for key in keys if key.startswith(prefix)]
+                    found.append({key.removeprefix(prefix): mapping[key] for key in under})
         return found[0] if len(found) == 1 else tensors
 
     def _untied(self, tensors: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -256,6 +272,16 @@ class WeightSpace:
                     f"{origin}: parameter {name!r} is not part of this space (module {self.kind!r})"
                 )
 
+    def _refuse_strays(self, tensors: Mapping[str, Any], origin: str) -> None:
+        known = {*self.names, *self._aliases, *self._buffers}
+        for name, value in tensors.items():
+            if isinstance(value, Tensor) and name not in known:
+                raise ValueError(
+                    f"{origin}: tensor {name!r} of shape {tuple(value.shape)} is neither a "
+                    f"parameter nor a buffer of module {self.kind!r}; pass the module that was "
+                    "saved, or leave the tensor out of the file"
+                )
+
     def _compare(self, shapes: Mapping[str, tuple[int, ...]], origin: str) -> None:
         for name, shape in zip(self.names, self.shapes, strict=True):
             if name not in shapes:
@@ -268,6 +294,14 @@ class WeightSpace:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _is_storable(dtype: torch.dtype) -> bool:
+    try:
+        torch.empty(0, dtype=dtype).numpy()
+    except TypeError:  # numpy has no such type
+        return False
+    return True
 
 
 def _aliases(module: nn.Module) -> dict[str, str]:
@@ -298,11 +332,27 @@ def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as reason:  # each reader raises its own kinds; all mean the same to a user
-        first_line = (str(reason).splitlines() or [type(reason).__name__])[0]
-        raise ValueError(f"checkpoint {path}: cannot be read as weights ({first_line})") from reason
+        raise ValueError(
+            f"checkpoint {path}: cannot be read as weights ({_in_one_line(reason)})"
+        ) from reason
     if not isinstance(loaded, Mapping):
         raise ValueError(f"checkpoint {path}: holds {type(loaded).__name__}, not a state dict")
     return loaded
+
+
+def _in_one_line(reason: Exception) -> str:
+    """Say why a file could not be read, without what PyTorch adds on how to run its code."""
+    told = str(reason)
+    refused = re.search(r"Unsupported global: GLOBAL (\S+)", told)
+    if refused:
+        return (
+            f"it holds a pickled module or other object, {refused[1]}, which is never run: save "
+            "model.state_dict() instead"
+        )
+    _, _, inner = told.rpartition("WeightsUnpickler error:")
+    return next(
+        (line.strip() for line in inner.splitlines() if line.strip()), type(reason).__name__
+    )
 
 
 def points(

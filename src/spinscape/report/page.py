@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import date
 from functools import cache
 from html import escape
 from importlib.metadata import version
@@ -18,6 +17,7 @@ import plotly.offline
 
 from spinscape.findings import Finding
 from spinscape.report import markup, verdicts
+from spinscape.report.heading import header, heading, is_given
 from spinscape.report.panels import Drawing, Parts
 from spinscape.report.protocols import CAVEATS, GLOSSARY, PROTOCOLS, Protocol
 from spinscape.store import Run
@@ -63,24 +63,22 @@ def write(run: Run) -> Path:
 def html(run: Run) -> str:
     """Compose the page of a run as one string."""
     parts = {name: run.dataset(name) for name in _wanted(run)}
-    reasons = _reasons(run.config)
     findings = list(run.findings)
-    missing = [p for p in PROTOCOLS if not _present(p, parts)]
     return Template(_resource("page.html")).substitute(
         version=escape(version("spinscape")),
-        title=escape(f"{_heading(run.config)} – spinscape"),
+        title=escape(f"{heading(run.config)} – spinscape"),
         style=_resource("page.css"),
-        header=_header(run.config, findings, parts),
+        header=header(run.config, parts),
         contents=_contents(),
         main="\n".join(
             [
                 _summary(findings),
                 *(
-                    _section(p, place, parts, findings, reasons)
+                    _section(p, place, parts, findings, run.config)
                     for place, p in enumerate(PROTOCOLS)
                 ),
                 _others(findings),
-                _left_out(missing, reasons),
+                _left_out(parts, _reasons(run.config)),
                 _caveats(),
                 _words(),
                 _configuration(run.config),
@@ -97,10 +95,6 @@ def _wanted(run: Run) -> list[str]:
     return [name for protocol in PROTOCOLS for name in protocol.parts if name in stored]
 
 
-def _present(protocol: Protocol, parts: Parts) -> bool:
-    return any(name in parts for name in protocol.parts)
-
-
 @cache
 def _resource(name: str) -> str:
     return files("spinscape.report").joinpath(name).read_text(encoding="utf-8")
@@ -109,51 +103,6 @@ def _resource(name: str) -> str:
 @cache
 def _plotly() -> str:
     return plotly.offline.get_plotlyjs().replace("</script", "<\\/script")
-
-
-def _data_name(config: Mapping[str, Any]) -> str:
-    """Name of the data without the folders it lies in."""
-    return Path(str(config.get("data", "unnamed data"))).name
-
-
-def _heading(config: Mapping[str, Any]) -> str:
-    return f"The loss landscape of networks trained on {_data_name(config)}"
-
-
-def _header(config: Mapping[str, Any], findings: Sequence[Finding], parts: Parts) -> str:
-    facts = [f"data: {_data_name(config)}"]
-    population = parts.get("population")
-    if population is not None:
-        facts.append(f"{population.sizes['replica']} trained networks")
-        facts.append(f"{population.sizes['n']:,} weights each")
-    for name in ("preset", "width", "seed"):
-        value = config.get(name, _settings(config).get(name))
-        if value not in (None, ""):
-            facts.append(f"{name} {value}")
-    facts.append(f"drawn {_day(date.today())}")
-    return "\n".join(
-        [
-            '<p class="eyebrow">spinscape · explore</p>',
-            f"<h1>{escape(_heading(config))}</h1>",
-            markup.paragraphs(" · ".join(facts), style="facts"),
-            markup.paragraphs(
-                "Many copies of one network were trained on the same data. Four questions from "
-                "the physics of glasses are put to them: what the ground around them looks like, "
-                "what stands between them, whether they form families, and whether smoother "
-                "ground means fewer mistakes on new data.",
-                style="lead",
-            ),
-        ]
-    )
-
-
-def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    settings = config.get("settings", {})
-    return settings if isinstance(settings, Mapping) else {}
-
-
-def _day(day: date) -> str:
-    return f"{day.day} {day:%B %Y}"
 
 
 def _contents() -> str:
@@ -182,23 +131,24 @@ def _section(
     place: int,
     parts: Parts,
     findings: Sequence[Finding],
-    reasons: Mapping[str, str],
+    config: Mapping[str, Any],
 ) -> str:
     eyebrow = f"Protocol {place}" if place else "Before the protocols"
     question = markup.paragraphs(protocol.question, style="lead")
-    if not _present(protocol, parts):
-        notice = markup.paragraphs(_absence(protocol, reasons), style="notice")
-        inside = f"{question}{markup.paragraphs(protocol.why)}{notice}"
+    why, method = protocol.words(is_given(config))
+    if not protocol.stands_in(parts):
+        notice = markup.paragraphs(_absence(protocol, _reasons(config)), style="notice")
+        inside = f"{question}{markup.paragraphs(why)}{notice}"
         return _block(protocol.key, protocol.title, inside, eyebrow=eyebrow)
     own = [f for f in findings if f.protocol in (protocol.key, *protocol.aliases)]
     pieces = [
         question,
-        markup.paragraphs(protocol.why),
+        markup.paragraphs(why),
         *(markup.drawing(drawing) for drawing in _drawings(protocol, parts)),
         '<div class="beside">',
         _found(own),
         "<div>\n<h3>How it was measured</h3>",
-        markup.paragraphs(protocol.method),
+        markup.paragraphs(method),
         _where(protocol, parts),
         "</div>\n</div>",
     ]
@@ -241,8 +191,17 @@ def _reasons(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _absence(protocol: Protocol, reasons: Mapping[str, str]) -> str:
-    reason = next((reasons[k] for k in (protocol.key, *protocol.aliases) if reasons.get(k)), "")
-    return f"This run does not hold it. {f'Reason: {reason}.' if reason else ''}".strip()
+    name = _name_of(protocol, reasons)
+    return f"This run does not hold it. {_because(reasons.get(name, ''))}".strip()
+
+
+def _name_of(protocol: Protocol, reasons: Mapping[str, str]) -> str:
+    """Name under which the reasons tell why a protocol was left out."""
+    return next((k for k in (protocol.key, *protocol.aliases) if reasons.get(k)), protocol.key)
+
+
+def _because(reason: str) -> str:
+    return f"Reason: {reason.rstrip('.')}." if reason else ""
 
 
 def _others(findings: Sequence[Finding]) -> str:
@@ -251,9 +210,17 @@ def _others(findings: Sequence[Finding]) -> str:
     return _block("other", "Other findings", "\n".join(rest)) if rest else ""
 
 
-def _left_out(missing: Sequence[Protocol], reasons: Mapping[str, str]) -> str:
-    if missing:
-        inside = markup.pairs((p.title, _absence(p, reasons)) for p in missing)
+def _left_out(parts: Parts, reasons: Mapping[str, str]) -> str:
+    missing = [p for p in PROTOCOLS if not p.stands_in(parts)]
+    entries = [(p.title, _absence(p, reasons)) for p in missing]
+    told = {_name_of(p, reasons) for p in missing}
+    entries += [
+        (name.replace("_", " ").capitalize(), f"Left out. {_because(reason)}".strip())
+        for name, reason in reasons.items()
+        if name not in told
+    ]
+    if entries:
+        inside = markup.pairs(entries)
     else:
         inside = markup.paragraphs("Nothing: all four protocols were run.")
     return _block("left-out", "What was left out", inside)
@@ -269,9 +236,12 @@ def _words() -> str:
 
 
 def _configuration(config: Mapping[str, Any]) -> str:
-    inside = markup.paragraphs(
-        "Everything that decides the numbers above; the same is in run.toml beside this page."
-    )
+    words = "Everything that decides the numbers above; the same is in run.toml beside this page."
+    if config.get("model"):
+        words += " The network is one of your own: settings of width play no part."
+    if is_given(config):
+        words += " Nothing was trained: settings of training play no part either."
+    inside = markup.paragraphs(words)
     listed = markup.pairs(markup.flat(config))
     return _block(
         "configuration",

@@ -25,12 +25,53 @@ class Protocol:
     why: str
     """What a reader without a physics degree needs in order to care and to follow."""
     method: str
-    """Three sentences."""
+    """A few sentences, true of every run that trained its networks itself."""
     parts: tuple[str, ...]
     """Names in the store."""
     draw: Callable[[Parts], list[Drawing]]
     aliases: tuple[str, ...]
     """What findings may call this protocol."""
+    given_why: str = ""
+    """What stands for `why` where the networks were trained elsewhere; empty: the same."""
+    given_method: str = ""
+    """Likewise for `method`."""
+
+    def stands_in(self, parts: Parts) -> bool:
+        """Whether a run holds any of it."""
+        return any(name in parts for name in self.parts)
+
+    def words(self, given: bool) -> tuple[str, str]:
+        """Why and how, for networks that were given or trained here."""
+        if not given:
+            return self.why, self.method
+        return self.given_why or self.why, self.given_method or self.method
+
+
+_RUGGEDNESS = (
+    "Along a straight slice in a random direction, T is how far the loss goes up and down in all, "
+    "in units of its range: between 1 (a slope) and 2 (a symmetric well) where there is one "
+    "minimum, above 2 only where the loss turns more often. "
+    "The roughness index is the spread of T between slices in units of its mean; where no slice "
+    "exceeds 2, it measures how unevenly lopsided the wells are rather than bumps. "
+    "Local energy is how much the loss rises when every weight is multiplied by a random factor "
+    "near 1. "
+    "Rescaling a network without changing what it computes never changes the local energy; it "
+    "does not change the slices either where the symmetry of the network is known. "
+)
+
+_MATCHED = (
+    "after matching their hidden units as well as can be found (exactly for one hidden layer, "
+    "layer by layer for more)"
+)
+
+_PATHS = (
+    "The loss is measured along the straight line in weight space between two networks. "
+    "Four kinds of pairs: a network and its own copy with hidden units renumbered at random; two "
+    f"{{independent}}; the same two {_MATCHED}; and, as its null, after a random matching. "
+    "In the last two kinds the scale of ReLU units, which changes nothing that a network "
+    "computes, is removed first. "
+    "The barrier is how far the loss on the way rises above the straight line between its ends."
+)
 
 
 PROTOCOLS = (
@@ -39,15 +80,26 @@ PROTOCOLS = (
         title="The trained networks",
         question="Do the networks solve the task?",
         why=(
-            "Everything below looks at copies of one network, each trained from its own random "
-            "start. What is said about the landscape around them means little if they never "
-            "learned the task, so this comes first."
+            "What follows looks at copies of one network, each trained from its own random start; "
+            "only the last protocol trains further networks. What is said about the landscape "
+            "around them means little if they never learned the task, so this comes first."
         ),
         method=(
             "All copies (replicas) have the same architecture and recipe; the seed of each fixes "
             "its start and the order in which it sees the samples. "
             "The test samples play no part in training. "
             "Replicas whose loss ran away are marked, counted here and used nowhere else."
+        ),
+        given_why=(
+            "Everything below looks at these networks. What is said about the landscape around "
+            "them means little if they never learned the task, so this comes first."
+        ),
+        given_method=(
+            "These networks were trained elsewhere and given to this study; how each of them was "
+            "started and trained is not known here. "
+            "The data were split here: if the networks were trained on these samples, what is "
+            "called test error is no error on new data. "
+            "Networks whose loss is not finite are marked, counted here and used nowhere else."
         ),
         parts=("population",),
         draw=figures.draw_training,
@@ -60,17 +112,19 @@ PROTOCOLS = (
         why=(
             "Start at a trained network and change all its weights at random, a little at a time. "
             "If it lies at the bottom of a smooth bowl, the loss rises as the curvature of the "
-            "bowl foretells; what departs from that is the ruggedness of the ground. "
+            "bowl foretells; where it does not, the ground is more than a bowl. "
             "A thermal walker may also refuse a step that costs too much, like a particle shaken "
             "at some temperature: it shows whether a trained network is held in place or free to "
             "drift away at little cost."
         ),
         method=(
-            "Every walker starts at a trained network and proposes small Gaussian steps. "
+            "Every walker starts at a trained network (where it is known how, rescaled so that "
+            "its weights are smallest) and proposes small Gaussian steps. "
             "The free walk accepts all of them; the thermal walk accepts a rise of the loss with "
             "probability exp(−rise / temperature), the temperature being that at which a bowl with "
             "a dimension for each weight would hold the thermal energy of the settings. "
-            "The free walk is set against the rise that the curvature at the start foretells."
+            "The free walk is set against the rise that the curvature at the start foretells, "
+            "where there is one to compute."
         ),
         parts=("walk/free", "walk/thermal"),
         draw=figures.draw_walks,
@@ -88,14 +142,12 @@ PROTOCOLS = (
             "whether the wall between different networks is any more than that, and whether it "
             "goes once their hidden units are matched."
         ),
-        method=(
-            "The loss is measured along the straight line in weight space between two networks. "
-            "Four kinds of pairs: a network and its own copy with hidden units renumbered at "
-            "random; two independently trained networks; the same two after the best matching of "
-            "their hidden units (one exact assignment, after the ReLU scale is removed); and, as "
-            "its null, after a random matching. "
-            "The barrier is how far the loss on the way rises above the straight line between its "
-            "ends."
+        method=(_PATHS.format(independent="independently trained networks")),
+        given_method=(
+            _PATHS.format(
+                independent="of the networks given (called independent, though whether they were "
+                "trained so is not known here)"
+            )
         ),
         parts=("permutation",),
         draw=figures.draw_paths,
@@ -106,15 +158,16 @@ PROTOCOLS = (
         title="Families of solutions",
         question="Do the solutions form families within families?",
         why=(
-            "In a spin glass at low temperature the states form a family tree: close cousins, "
-            "distant cousins, and nothing in between. If trained networks did the same, the "
-            "landscape would have valleys within valleys. But a tree can be drawn for any set of "
-            "points, random ones included, so the tree itself proves nothing; what counts is "
-            "whether it is more tree-like than random points that share everything else."
+            "In the mean-field theory of spin glasses the states at low temperature form a family "
+            "tree: of any three, the two closest are equally far from the third. If trained "
+            "networks did the same, the landscape would have valleys within valleys. But a tree "
+            "can be drawn for any set of points, random ones included, so the tree itself proves "
+            "nothing; what counts is whether they are more tree-like than random points with the "
+            "same norms, or with the same norms around the same centre."
         ),
         method=(
-            "Distances are taken between every two networks after the best matching of their "
-            "hidden units, so that renumbering does not count as a difference. "
+            f"Distances are taken between every two networks {_MATCHED}, so that renumbering does "
+            "not count as a difference. "
             "K (Hed, Young and Domany) compares the longest with the middle side of triangles of "
             "networks: 0 for a perfect family tree. "
             "Two nulls go through the same steps: random directions with the same norms, and a "
@@ -130,19 +183,27 @@ PROTOCOLS = (
         question="Do networks on smoother ground make fewer mistakes on new data?",
         why=(
             "A popular idea holds that flat, smooth minima generalise better. To test it fairly, "
-            "networks are trained with different settings to the same training loss, so that only "
-            "the ground around them and their error on new data differ. A correlation found in "
-            "this way does not say which causes which."
+            "networks are trained with different settings to about the same training loss, lest "
+            "how well they fit be taken for the ground they lie on. A correlation found in this "
+            "way does not say which causes which."
         ),
         method=(
-            "The roughness index is how unevenly the loss goes up and down along random straight "
-            "slices (the spread of its total variation between slices, in units of the mean); "
-            "local energy is how much it rises when every weight is multiplied by a little noise; "
-            "neither changes when a network is rescaled without changing what it computes. "
+            f"{_RUGGEDNESS}"
             "Kendall's τ asks whether the order of settings by one of them is their order by test "
             "error: 1 the same, −1 the reverse, 0 unrelated. "
             "Settings are averaged over their networks and compared in pairs that differ in one "
             "hyper-parameter, lest one that moves both quantities be taken for a link between them."
+        ),
+        given_why=(
+            "A popular idea holds that flat, smooth minima generalise better. A fair test takes "
+            "networks that were trained with different settings to about the same training loss. "
+            "The networks here are as they were given: the ground around them is measured, and "
+            "nothing is judged."
+        ),
+        given_method=(
+            f"{_RUGGEDNESS}"
+            "The test error beside them is taken on the split made here; it is no error on new "
+            "data if the networks were trained on these samples."
         ),
         parts=("ruggedness",),
         draw=figures.draw_ruggedness,
@@ -164,7 +225,11 @@ CAVEATS = (
 
 GLOSSARY = (
     ("Loss, energy", "Mean loss per sample, in nats. Physicists call it energy; it is one thing."),
-    ("Replica", "One trained copy of the network. Its seed fixes its start and its data order."),
+    (
+        "Replica",
+        "One trained copy of the network. Trained here, it has a seed that fixes its start and "
+        "the order of its data.",
+    ),
     (
         "Weight space",
         "All weights of a network written as one long vector: one network, one point.",
@@ -172,8 +237,12 @@ GLOSSARY = (
     ("Walker", "A point that moves through weight space step by step."),
     ("Overlap", "Cosine of the angle between two points: 1 for the same direction, 0 for none."),
     ("Barrier", "How far the loss on a path rises above the straight line between its ends."),
-    ("Aligned", "After the hidden units of two networks are matched as well as they can be."),
-    ("Null", "The same number measured on data whose structure was destroyed on purpose."),
+    ("Aligned", "After the hidden units of two networks are matched as well as can be found."),
+    (
+        "Null",
+        "What a number would be without what is looked for: known from theory, or measured on "
+        "data whose structure was destroyed on purpose.",
+    ),
     ("Surrogate", "One such data set without the structure that is looked for."),
     ("Interval", "Range that would hold the true value in 95 of 100 repetitions (at 95 %)."),
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from html import escape
 
+import numpy as np
+from numpy.typing import ArrayLike
 from xarray import DataArray
 
-__all__ = ["axis_label", "interval", "number", "percent", "plain", "quantity"]
+__all__ = ["axis_label", "interval", "number", "percent", "plain", "quantity", "spread"]
 
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _DIMENSIONLESS = {"", "1", "none", "dimensionless"}
@@ -44,6 +47,20 @@ def percent(value: float) -> str:
     """Write a fraction as a percentage with one decimal."""
     value = float(value)
     return f"{100 * value:.1f} %".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def spread(values: ArrayLike, write: Callable[[float], str] = number) -> tuple[str, str]:
+    """Write the median of values and the range of their middle 80 %, without those missing.
+
+    >>> spread([1.0, 2.0, 3.0, float("nan")])
+    ('2.00', '1.20 to 2.80')
+    """
+    numbers = np.asarray(values, dtype=float)
+    numbers = numbers[~np.isnan(numbers)]
+    if not len(numbers):
+        return "–", "–"
+    low, middle, high = np.quantile(numbers, [0.1, 0.5, 0.9])
+    return write(middle), f"{write(low)} to {write(high)}"
 
 
 def interval(low: float, high: float, level: float) -> str:

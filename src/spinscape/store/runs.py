@@ -284,6 +284,7 @@ class Run:
 
     def _refuse_other(self, study: str, config: dict[str, Any]) -> None:
         found = differences({"study": self.study}, {"study": study})
+        found += differences({"spinscape": self.version}, {"spinscape": version("spinscape")})
         found += differences(self.config, config)
         if found:
             raise RunError(

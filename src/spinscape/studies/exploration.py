@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,6 +44,12 @@ CHUNK = 32
 
 WALKERS = 8
 """Walkers in one piece; likewise."""
+
+TRAINING = ("replicas", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay")
+"""Settings that mean nothing where networks are given."""
+
+LEAST_ROUNDINGS = 50
+"""Temperatures below so many rounding errors of the loss are walked in double precision."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -129,6 +136,11 @@ def study_of(
     for name in ("width", "hyper_widths"):
         if model is not None and settings.get(name) is not None:
             raise ValueError(f"{name}={settings[name]!r}: the model given has its own width")
+    for name in TRAINING if checkpoints is not None else ():
+        if settings.get(name) is not None:
+            raise ValueError(
+                f"{name}={settings[name]!r}: nothing is trained, checkpoints are given"
+            )
     chosen = settings_of(preset, **settings)
     source = source_of(
         data, seed=seed, limit=chosen.sample_limit or None, model=model, checkpoints=checkpoints
@@ -162,7 +174,8 @@ class Study:
         """The loss on the first training samples, as a function of the weights."""
         x, y = self.source.data.train
         count = self.settings.landscape_samples
-        return Landscape(self.module, x[:count], y[:count])
+        # Clones, because a view takes all that it views along to a worker.
+        return Landscape(self.module, x[:count].clone(), y[:count].clone())
 
     @property
     def temperature(self) -> float:
@@ -185,13 +198,18 @@ class Study:
         """The protocols that cannot be run, and why."""
         reasons = {}
         files = len(self.source.checkpoints)
+        if files:
+            reasons["generalisation"] = (
+                "whether smoother networks generalise better is asked of networks that were "
+                "trained to equal loss, and these were trained elsewhere"
+            )
         for name, least in (("permutation", 2), ("hierarchy", 4)):
             if files and files < least:
                 reasons[name] = f"needs {least} networks, got {files}"
         try:
             symmetry.of(self.module)
         except TypeError as reason:
-            unknown = str(reason).removesuffix("; pass symmetry=")
+            unknown = str(reason).removesuffix(", or pass symmetry=")
             reasons |= dict.fromkeys(
                 ("permutation", "hierarchy"),
                 f"which hidden units may be exchanged is not known here: {unknown}",
@@ -211,7 +229,8 @@ class Study:
     def recipe(self) -> dict[str, Any]:
         """How the population is trained."""
         names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay", "schedule")
-        return {"seed": self.seed, **{name: getattr(self.settings, name) for name in names}}
+        settings = {name: getattr(self.settings, name) for name in names}
+        return {"seed": self.seed, "init": self.source.init, **settings}
 
     def population(self, run: Run) -> xr.Dataset:
         """Train the replicas in fixed chunks, or read those that were given."""
@@ -232,11 +251,12 @@ class Study:
     def walk(self, run: Run) -> list[Finding]:
         """How far walkers get: free ones against the quadratic law, thermal ones against free."""
         settings = self.settings
-        start = self._solutions(run)
-        start = start[torch.arange(settings.walkers) % len(start)]
+        solutions = self._starts(run)
+        origin = torch.arange(settings.walkers) % len(solutions)
+        start = solutions[origin]
         move = moves.FilterGaussian(settings.walk_step, WeightSpace(self.module).filters)
         rules: dict[str, dict[str, Any]] = {
-            "free": {"probes": settings.probes},
+            "free": {"probes": 0 if self.landscape.reestimates else settings.probes},
             "thermal": {"temperature": self.temperature},
         }
         blocks = _chunks(settings.walkers, WALKERS)
@@ -244,7 +264,7 @@ class Study:
             f"walk_pieces/{rule},walkers={rows.start}-{rows.stop - 1}": partial(
                 walks.walk,
                 self.landscape,
-                start[rows.start : rows.stop],
+                start[rows.start : rows.stop].clone(),
                 rule=rule,
                 move=move,
                 steps=settings.walk_steps,
@@ -255,11 +275,19 @@ class Study:
             for rows in blocks
         }
         self._compute(run, "walk", cells)
+        pieces = {rule: [name for name in cells if f"/{rule}," in name] for rule in rules}
         free, thermal = (
-            run.part(f"walk/{rule}", _joined, run, [n for n in cells if f"/{rule}," in n], "walker")
-            for rule in rules
+            run.part(f"walk/{rule}", _walked, run, pieces[rule], origin.tolist()) for rule in rules
         )
         return wandering.walk_findings(free, thermal, seed=self.seed)
+
+    def _starts(self, run: Run) -> Tensor:
+        """Where walks start: solutions, balanced where that is known, precise enough for T."""
+        found = self._solutions(run)
+        with suppress(TypeError):  # of a network whose symmetry is not known
+            found = symmetry.of(self.module).balance(found)
+        rounding = torch.finfo(found.dtype).eps * float(self.landscape.loss(found).max())
+        return found.double() if self.temperature < LEAST_ROUNDINGS * rounding else found
 
     def permutation(self, run: Run) -> list[Finding]:
         """What joins a network with its permuted copy, and with other networks."""
@@ -369,8 +397,15 @@ def _joined(run: Run, names: Sequence[str], along: str) -> xr.Dataset:
     return joined.assign_attrs(seed=run.config["seed"], piece_seeds=json.dumps(seeds))
 
 
+def _walked(run: Run, names: Sequence[str], starts: Sequence[int]) -> xr.Dataset:
+    """Join the pieces of a walk, and say which solution each walker started from."""
+    joined = _joined(run, names, "walker")
+    words = {"long_name": "solution that the walker started from", "units": "1"}
+    return joined.assign(start=("walker", list(starts), words))
+
+
 def _correlated(run: Run, names: Sequence[str], seed: int) -> xr.Dataset:
     """Join the measured cells and correlate their ruggedness with their test error."""
     measured = _joined(run, names, "replica")
     found = correlations.generalisation(measured, seed=seed)
-    return measured.merge(found).assign_attrs(measured.attrs | found.attrs)
+    return measured.merge(found).assign_attrs(found.attrs | measured.attrs)

@@ -14,8 +14,12 @@ from spinscape.studies.sources import Source
 
 __all__ = ["grid", "rugged_cells"]
 
-CHECKS_PER_EPOCH = 4
+CHECKS_PER_EPOCH = 8
 """How often the training loss is compared with the one aimed at."""
+
+
+LEAST_SHARE = 0.85
+"""Networks that ended below this share of the loss aimed at do not count as of equal loss."""
 
 
 def rugged_cells(
@@ -58,6 +62,7 @@ def _rugged_cell(
         source.data,
         replicas=len(replicas),
         seed=seed,
+        init=source.init,
         epochs=settings.hyper_epochs,
         batch_size=batch_size,
         learning_rate=[rate for rate, _ in replicas],
@@ -68,17 +73,18 @@ def _rugged_cell(
     )
     count = settings.landscape_samples
     measured = roughness.ruggedness(
-        Landscape(module, x[:count], y[:count]),
+        Landscape(module, x[:count].clone(), y[:count].clone()),
         points_of(trained),
         directions=settings.directions,
         seed=seed,
     )
+    losses = trained["train_loss"].values
     columns = {
         "learning_rate": [rate for rate, _ in replicas],
         "weight_decay": [decay for _, decay in replicas],
         "batch_size": [batch_size] * len(replicas),
         "width": [width] * len(replicas),
-        "reached": trained["train_loss"].values <= settings.stop_at,
+        "reached": (losses <= settings.stop_at) & (losses >= LEAST_SHARE * settings.stop_at),
     }
     for name, values in columns.items():
         measured[name] = ("replica", values, {"long_name": name.replace("_", " "), "units": "1"})

@@ -3,9 +3,11 @@
 import copy
 import glob
 import hashlib
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +16,7 @@ from torch import nn
 
 from spinscape.nets import datasets, models, usercode
 from spinscape.nets.datasets import Data
+from spinscape.nets.weightspace import WeightSpace
 
 __all__ = ["DataLike", "Source", "source_of"]
 
@@ -28,6 +31,8 @@ class Source:
     model: nn.Module | None
     model_name: str
     checkpoints: tuple[str, ...]
+    init: Callable[[nn.Module, torch.Generator], None] | None = None
+    """How replicas of the user's network begin; None for ``reset_parameters`` of its layers."""
 
     def module(self, width: int) -> nn.Module:
         """Return the network: the user's, or one hidden layer of `width` ReLU units."""
@@ -93,13 +98,50 @@ def source_of(
             return data
         return datasets.load(data, seed=seed, limit=limit, flatten=flatten)
 
-    return Source(_fitting(loaded, network, name), network, str(name), files)
+    if network is not None and files:
+        _check_networks(network, files)
+    fitting = _fitting(loaded, network, name)
+    init = _initialiser(model, seed) if isinstance(model, str) and not files else None
+    return Source(fitting, network, str(name), files, init)
 
 
 def _built(model: str, seed: int) -> Any:
     # Layers draw their first weights, which nothing here depends on.
     with torch.random.fork_rng(devices=[]):
         return usercode.call(model, seed=seed)
+
+
+def _initialiser(model: str, seed: int) -> Callable[[nn.Module, torch.Generator], None] | None:
+    """Initialise replicas by the user's function, if it draws other weights at every call."""
+    again = []
+    for draw in (seed, seed + 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(draw)
+            again.append(usercode.call(model, seed=draw).state_dict())
+    drawn = any(not torch.equal(again[0][name], again[1][name]) for name in again[0])
+    return partial(_begin, model) if drawn else None
+
+
+def _begin(model: str, module: nn.Module, generator: torch.Generator) -> None:
+    """Give a module the weights of one more call of the user's function."""
+    built = usercode.call(model, seed=generator.initial_seed() % 2**31)
+    module.load_state_dict(built.state_dict())
+
+
+def _check_networks(network: nn.Module, files: tuple[str, ...]) -> None:
+    """Refuse at once, by name, what would end or falsify a run later."""
+    space, seen = WeightSpace(network), dict[str, str]()
+    for path in files:
+        point = space.read(path)
+        if not bool(torch.isfinite(point).all()):
+            raise ValueError(f"checkpoint {path}: holds weights that are not finite; leave it out")
+        digest = _digest(point.contiguous().view(torch.uint8).numpy().tobytes())
+        if digest in seen:
+            raise ValueError(
+                f"checkpoints {seen[digest]} and {path} hold the same weights, which would count "
+                "as two solutions; leave one out"
+            )
+        seen[digest] = path
 
 
 def _files(checkpoints: str | Sequence[str | Path] | None) -> tuple[str, ...]:
@@ -146,9 +188,19 @@ def _refusal(module: nn.Module, data: Data) -> str | None:
 
 
 def _architecture(module: nn.Module) -> str:
-    """Digest of a network's layers and shapes; its weights do not matter to a study."""
+    """Digest of a network's layers, shapes and code; its weights do not matter to a study."""
     shapes = [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
-    return _digest(f"{module!r}{shapes}".encode())
+    kinds = {type(part) for part in module.modules()}
+    own = sorted((kind for kind in kinds if not kind.__module__.startswith("torch.")), key=repr)
+    code = [_source_code(kind) for kind in own]
+    return _digest(f"{module!r}{shapes}{code}".encode())
+
+
+def _source_code(kind: type) -> str:
+    try:
+        return inspect.getsource(kind.forward)  # type: ignore[attr-defined]
+    except (OSError, TypeError):  # typed at a prompt, or compiled
+        return kind.__qualname__
 
 
 def _digest(contents: bytes) -> str:

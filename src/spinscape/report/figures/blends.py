@@ -10,7 +10,7 @@ from xarray import DataArray, Dataset
 
 from spinscape.report.figures.traces import BLUE, GREEN, GREY, VERMILION, axis, band, line
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
-from spinscape.report.wording import axis_label, number, percent
+from spinscape.report.wording import axis_label, number, percent, spread
 
 __all__ = ["draw_paths"]
 
@@ -24,7 +24,7 @@ _Array = NDArray[np.float64]
 
 
 def draw_paths(parts: Parts) -> list[Drawing]:
-    """Loss and error along straight paths of three kinds, and their barriers."""
+    """Loss and error along straight paths of every kind, and their barriers."""
     data = parts["permutation"]
     panels = [
         _along(data, "loss", "Loss while one network is blended into another"),
@@ -34,7 +34,8 @@ def draw_paths(parts: Parts) -> list[Drawing]:
     paths = data.sizes["path"]
     caption = (
         f"{paths} straight paths of each kind. Lines are medians, bands hold the middle 80 % of "
-        "paths. At 0 and at 1 stands a trained network; the blends in between were never trained."
+        "paths. At 0 and at 1 stands a trained network, or a copy of one that computes the same; "
+        "the blends in between were never trained."
     )
     shown = tuple(panel for panel in panels if panel is not None)
     return [Drawing("paths", shown, caption, *_table(data))]
@@ -137,7 +138,7 @@ def _table(data: Dataset) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
         cells = [kind]
         for name in ("barrier", "distance"):
             values = _values(data[name], kind) if name in data else np.empty(0)
-            cells.append(_spread(values))
+            cells.append("{} ({})".format(*spread(values)) if len(values) else "–")
         worst = 100 * _values(data["error"], kind) if "error" in data else np.empty((0, 1))
         cells.append(percent(np.median(worst.max(axis=1)) / 100) if len(worst) else "–")
         rows.append(tuple(cells))
@@ -148,10 +149,3 @@ def _table(data: Dataset) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
         "Highest error on the way, median",
     )
     return columns, tuple(rows)
-
-
-def _spread(values: _Array) -> str:
-    if not len(values):
-        return "–"
-    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
-    return f"{number(middle)} ({number(low)} to {number(high)})"

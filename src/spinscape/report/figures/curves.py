@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from xarray import Dataset
+from xarray import DataArray, Dataset
 
 from spinscape.report.figures.traces import (
     BLUE,
@@ -17,7 +17,7 @@ from spinscape.report.figures.traces import (
     upright,
 )
 from spinscape.report.panels import Drawing, Panel, Parts
-from spinscape.report.wording import axis_label, number, percent
+from spinscape.report.wording import axis_label, number, percent, plain, spread
 
 __all__ = ["draw_training"]
 
@@ -30,7 +30,7 @@ def draw_training(parts: Parts) -> list[Drawing]:
     panels = [
         panel
         for panel in (
-            _curves(data, "curve_train_loss", "Training loss", logarithmic=True),
+            _curves(data, "curve_train_loss", "Training loss"),
             _curves(data, "curve_validation_error", "Validation error"),
             _errors(data),
         )
@@ -38,14 +38,28 @@ def draw_training(parts: Parts) -> list[Drawing]:
     ]
     if not panels:
         return []
-    replicas, lost = data.sizes["replica"], _diverged(data)
-    caption = f"{replicas} replicas, one thin line each." if len(panels) > 1 else ""
+    curves = any(panel.key != "training-test-error" for panel in panels)
+    return [Drawing("training", tuple(panels), _caption(data, curves), *_table(data))]
+
+
+def _caption(data: Dataset, curves: bool) -> str:
+    lost = _diverged(data)
+    kept = data.sizes["replica"] - lost
+    words = []
+    if curves:
+        drawn = f"{_MOST_CURVES} of {kept}" if kept > _MOST_CURVES else f"each of {kept}"
+        words.append(f"One thin line for {drawn} replicas; the thick line is their median.")
+    if "checkpoint" in data or data.attrs.get("source") == "networks trained elsewhere":
+        words.append(
+            "These networks were given; whether they were trained on the samples that are called "
+            "test samples here is not known."
+        )
     if lost:
         verb = "is" if lost == 1 else "are"
-        caption += f" {lost} of them diverged and {verb} left out of everything below."
-    return [
-        Drawing("training", tuple(panels), caption.strip(), *_table(data)),
-    ]
+        words.append(
+            f"{lost} of {kept + lost} replicas diverged and {verb} left out here and below."
+        )
+    return " ".join(words)
 
 
 def _diverged(data: Dataset) -> int:
@@ -56,36 +70,42 @@ def _kept(data: Dataset) -> Dataset:
     return data.isel(replica=np.flatnonzero(~data["diverged"].values)) if _diverged(data) else data
 
 
-def _curves(data: Dataset, name: str, title: str, *, logarithmic: bool = False) -> Panel | None:
+def _curves(data: Dataset, name: str, title: str) -> Panel | None:
+    """Curves of all replicas: a loss in nats on a logarithmic axis, or an error in percent."""
     if name not in data or not np.isfinite(data[name]).any():
         return None
     curves = _kept(data)[name].transpose("replica", "epoch")
-    epochs = thinned(curves.sizes["epoch"], 120)
+    error = name.endswith("error")
+    at = thinned(curves.sizes["epoch"], 120)
     some = thinned(curves.sizes["replica"], _MOST_CURVES)
-    x = _epochs(curves.sizes["epoch"])[epochs]
-    values = curves.values[:, epochs]
+    x = _epochs(curves)[at]
+    values = (100 if error else 1) * curves.values[:, at]
     with np.errstate(all="ignore"):
         middle = _median(values)
-    hover = "epoch %{x}: %{y:.3g}"
-    label = axis_label(curves, title)
+    units = "%" if error else "nats"
+    hover = f"epoch %{{x:.4g}}: %{{y:.3g}} {units}"
+    label = f"{title} (%)" if error else axis_label(curves, title)
     return Panel(
         f"training-{name.replace('_', '-')}",
         f"{title} of each replica",
         f"{title} against epoch for {len(some)} replicas; the median goes from "
-        f"{number(middle[0])} to {number(_last(middle))}.",
+        f"{number(middle[0])} to {number(_last(middle))} {units}.",
         (
             {**bundle(x, values[some], "each replica", BLUE), "hovertemplate": hover},
             line(x, middle, "median", INK, hover=hover),
         ),
         {
             "xaxis": axis("Epoch"),
-            "yaxis": log_axis(label, values) if logarithmic else axis(label),
+            "yaxis": axis(label) if error else log_axis(label, values),
         },
     )
 
 
-def _epochs(count: int) -> np.ndarray:
-    return np.arange(1, count + 1)
+def _epochs(curves: DataArray) -> np.ndarray:
+    """Epochs at which the curves were taken; without a coordinate, one after each epoch."""
+    if "epoch" in curves.coords:
+        return curves["epoch"].values.astype(float)
+    return np.arange(1.0, curves.sizes["epoch"] + 1)
 
 
 def _median(values: np.ndarray) -> np.ndarray:
@@ -115,7 +135,7 @@ def _errors(data: Dataset) -> Panel | None:
     top = 1.08 * float(bars["y"].max())
     return Panel(
         "training-test-error",
-        "Test error of the trained replicas",
+        "Test error of the replicas",
         f"Histogram of test error over {len(test)} replicas: median {percent(middle)}, "
         f"from {percent(np.nanmin(test))} to {percent(np.nanmax(test))}.",
         (bars, upright(100 * middle, top, "median", INK)),
@@ -134,10 +154,8 @@ def _table(data: Dataset) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
             name = f"{split}_{measure}"
             if name not in kept or not np.isfinite(kept[name]).any():
                 continue
-            values = kept[name].values
-            low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9])
-            rows.append((f"{split} {measure}", write(middle), f"{write(low)} to {write(high)}"))
+            units = ", nats" if measure == "loss" else ""
+            rows.append((f"{split} {measure}{units}", *spread(kept[name].values, write)))
     if "epochs_run" in kept:
-        low, middle, high = np.nanquantile(kept["epochs_run"].values, [0.1, 0.5, 0.9])
-        rows.append(("epochs run", f"{middle:.0f}", f"{low:.0f} to {high:.0f}"))
+        rows.append(("epochs run", *spread(kept["epochs_run"].values, plain)))
     return ("Quantity", "Median", "10–90 % of replicas"), tuple(rows)

@@ -19,7 +19,7 @@ from spinscape.report.figures.traces import (
     upright,
 )
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
-from spinscape.report.wording import axis_label, number, quantity
+from spinscape.report.wording import axis_label, number, quantity, spread
 
 __all__ = ["draw_hierarchy"]
 
@@ -68,7 +68,7 @@ def _matrices(data: Dataset) -> Drawing:
     )
     if shown < data.sizes["replica"]:
         caption += f" Every so many rows are left out, so that {shown} are drawn."
-    rows = tuple((name, *_spread(_off_diagonal(square))) for name, square in squares.items())
+    rows = tuple((name, *spread(_off_diagonal(square))) for name, square in squares.items())
     columns = ("Set", "Distance: median", "10–90 % of pairs")
     return Drawing("matrices", panels, caption, columns, rows)
 
@@ -83,11 +83,6 @@ def _square(distance: DataArray, order: DataArray) -> _Array:
 
 def _off_diagonal(square: _Array) -> _Array:
     return square[np.isfinite(square)]
-
-
-def _spread(values: _Array) -> tuple[str, str]:
-    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
-    return number(middle), f"{number(low)} to {number(high)}"
 
 
 def _matrix(
@@ -180,7 +175,8 @@ def _against_nulls(data: Dataset) -> Drawing | None:
     caption = (
         f"K is small for a family tree: the smaller, the more the triangles of solutions have two "
         f"long sides and one short. Hatched and plain bars: {surrogates} surrogates of each null, "
-        "treated exactly alike. A tree would put the black line to the left of both heaps."
+        "treated exactly alike. A family tree would put the black line of K to the left of both "
+        "heaps; a mean distance to the left says only that the networks are alike."
     )
     return Drawing(
         "nulls",

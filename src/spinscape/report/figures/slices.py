@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from xarray import Dataset
@@ -18,13 +21,24 @@ from spinscape.report.figures.traces import (
     thinned,
 )
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
-from spinscape.report.wording import axis_label, number, percent, plain
+from spinscape.report.wording import axis_label, interval, number, percent, plain
 
 __all__ = ["draw_ruggedness"]
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 _SETTINGS = ("learning_rate", "batch_size", "weight_decay", "width")
 _MEASURES = {"roughness": "roughness index", "local_energy": "local energy"}
+_SCALE = {
+    True: (
+        ", taken where rescaling its units makes a network smallest, so that a rescaled copy gives "
+        "the same slices"
+    ),
+    False: (
+        "; how this network could be rescaled without changing what it computes is not known here, "
+        "and a rescaled copy may give other slices"
+    ),
+    None: "",
+}
 _EXTREMES = 3
 _Array = NDArray[np.float64]
 
@@ -37,7 +51,7 @@ def draw_ruggedness(parts: Parts) -> list[Drawing]:
 
 
 def _used(data: Dataset) -> NDArray[np.bool_]:
-    """Mark the networks that count: trained to the loss aimed at, and not diverged."""
+    """Mark the networks that count: near the loss aimed at, if any was, and not diverged."""
     used = np.ones(data.sizes["replica"], dtype=bool)
     if "reached" in data:
         used &= data["reached"].values.astype(bool)
@@ -64,13 +78,21 @@ def _slices(data: Dataset) -> Drawing | None:
         for replica in chosen:
             rows.append((name, str(replica), *_measures(data, replica)))
     directions = data.sizes["direction"]
+    many = f"{count} " if count > 1 else ""
     caption = (
-        f"Loss along straight lines through the {count} smoothest and the {count} roughest "
-        f"networks; {directions} random directions each, at most 24 drawn. λ is the displacement "
-        "relative to the size of the weights, so that rescaling a network changes nothing."
+        f"Loss along straight lines through the {many}smoothest and the {many}roughest "
+        f"of {len(ranked)} networks; {directions} random directions each, at most 24 lines drawn. "
+        f"λ is the displacement relative to the size of the weights{_SCALE[_balanced(data)]}."
     )
     columns = ("Group", "Network", "Roughness", "Local energy", "Test error")
     return Drawing("slices", tuple(panels), caption, columns, tuple(rows))
+
+
+def _balanced(data: Dataset) -> bool | None:
+    """Whether slices were taken at representatives that rescaling does not move, if it is said."""
+    arguments = json.loads(data.attrs.get("arguments") or "{}")
+    found = arguments.get("balanced") if isinstance(arguments, dict) else None
+    return found if isinstance(found, bool) else None
 
 
 def _slice_panel(data: Dataset, loss: _Array, name: str, colour: str, top: float) -> Panel:
@@ -110,28 +132,46 @@ def _scatters(data: Dataset) -> Drawing | None:
         return None
     used, grouping = _used(data), _grouping(data)
     panels = tuple(_scatter(data, name, used, grouping) for name in shown)
-    left = int((~used).sum())
-    caption = (
-        f"One mark a network ({int(used.sum())} in all), trained with different settings to the "
-        "same training loss."
-    )
-    if grouping is not None:
-        caption += f" Colour and symbol give the {grouping.replace('_', ' ')}."
-    if left:
-        caption += (
-            f" {left} networks that did not reach that loss are hollow and do not count; the frame "
-            "is that of the others."
-        )
     taus = tuple(row for name in data.data_vars for row in _taus(data, str(name)))
     summaries = tuple((_MEASURES[name], _range(data[name].values[used])) for name in shown)
-    error = ("test error", _range(data["test_error"].values[used]))
+    error = ("test error", _range(data["test_error"].values[used], percent))
+    rugged: tuple[tuple[str, str], ...] = ()
+    if "rugged_slices" in data:
+        fraction = _range(data["rugged_slices"].values[used], percent)
+        rugged = (("slices with more than one minimum (T above 2)", fraction),)
     return Drawing(
         "generalisation",
         panels,
-        caption,
+        _scatter_caption(data, used, grouping),
         ("Quantity", "Median (lowest to highest), or value"),
-        (*summaries, error, *taus),
+        (*summaries, *rugged, error, *taus),
     )
+
+
+def _scatter_caption(data: Dataset, used: NDArray[np.bool_], grouping: str | None) -> str:
+    count, left = int(used.sum()), int((~used).sum())
+    losses = data["train_loss"].values[used] if "train_loss" in data else np.empty(0)
+    losses = losses[np.isfinite(losses)]
+    ends = (number(losses.min()), number(losses.max())) if len(losses) else None
+    if "reached" in data:
+        origin = "trained with different settings to about the same training loss"
+        origin += f" ({ends[0]} to {ends[1]} nats)" if ends else ""
+        reason = "diverged or did not end near that loss"
+    else:
+        origin = "as given"
+        origin += f"; their training losses run from {ends[0]} to {ends[1]} nats" if ends else ""
+        reason = "diverged"
+    caption = f"One mark for each network that counts ({count}), {origin}."
+    if grouping is not None:
+        caption += f" Colour and symbol give the {grouping.replace('_', ' ')}."
+    if left:
+        noun, verb = ("network", "is") if left == 1 else ("networks", "are")
+        negation = "does" if left == 1 else "do"
+        caption += (
+            f" {left} {noun} that {reason} {verb} hollow and {negation} not count; the frame is "
+            "that of the others."
+        )
+    return caption
 
 
 def _grouping(data: Dataset) -> str | None:
@@ -212,28 +252,32 @@ def _note(data: Dataset, replica: int) -> str:
     settings = [
         f"{name.replace('_', ' ')} {plain(data[name].values[replica])}"
         for name in _SETTINGS
-        if name in data
+        if name in data and (name != "width" or data[name].values.any())  # 0: its own
     ]
     return "<br>".join([f"network {replica}", *settings])
 
 
-def _range(values: _Array) -> str:
+def _range(values: _Array, write: Callable[[float], str] = number) -> str:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return "–"
-    return f"{number(np.median(finite))} ({number(finite.min())} to {number(finite.max())})"
+    return f"{write(np.median(finite))} ({write(finite.min())} to {write(finite.max())})"
 
 
 def _taus(data: Dataset, name: str) -> list[tuple[str, str]]:
-    """Rank correlations that the study stored beside the measures, whatever their axis."""
+    """Rank correlations that the study stored beside the measures, with their intervals."""
     variable = data[name]
-    if not name.startswith("tau") or variable.ndim > 1:
+    if not name.startswith("tau") or name.endswith(("_low", "_high")) or variable.ndim > 1:
         return []
     words = str(variable.attrs.get("long_name", name.replace("_", " ")))
     if variable.ndim == 0:
         return [(words, number(float(variable)))]
-    labels = variable[variable.dims[0]].values
-    return [
-        (f"{words}, {label}", number(value))
-        for label, value in zip(labels, variable.values, strict=True)
-    ]
+    rows = []
+    for label in map(str, variable[variable.dims[0]].values):
+        at = {variable.dims[0]: label}
+        text = number(float(variable.sel(at)))
+        if f"{name}_low" in data and f"{name}_high" in data and text != "–":
+            low, high = (float(data[f"{name}_{end}"].sel(at)) for end in ("low", "high"))
+            text += f", {interval(low, high, float(data.attrs.get('level', 0.95)))}"
+        rows.append((f"{words}, {_MEASURES.get(label, label)}", text))
+    return rows

@@ -19,7 +19,7 @@ from spinscape.report.figures.traces import (
     thinned,
 )
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
-from spinscape.report.wording import axis_label, number, percent, plain
+from spinscape.report.wording import axis_label, number, percent, plain, spread
 
 __all__ = ["draw_walks"]
 
@@ -191,20 +191,15 @@ def _table(walks: dict[str, Dataset]) -> tuple[tuple[str, ...], tuple[tuple[str,
         name = _LOOK[part][0]
         energy, steps = _read(walk, "energy"), _steps(walk)
         rows.append((f"{name}: steps made", f"{steps[-1]:,.0f}", ""))
-        rows.append((f"{name}: loss at the start", *_spread(energy[:, 0])))
-        rows.append((f"{name}: loss at the end", *_spread(energy[:, -1])))
-        rows.append((f"{name}: rise of the loss", *_spread(energy[:, -1] - energy[:, 0])))
+        rows.append((f"{name}: loss at the start", *spread(energy[:, 0])))
+        rows.append((f"{name}: loss at the end", *spread(energy[:, -1])))
+        rows.append((f"{name}: rise of the loss", *spread(energy[:, -1] - energy[:, 0])))
         law = _law(walk)
         if law is not None:
-            rows.append((f"{name}: rise foretold by the curvature", number(law[-1]), ""))
+            rows.append((f"{name}: rise foretold by the curvature (mean)", number(law[-1]), ""))
         distance = _read(walk, "displacement")[:, -1]
-        rows.append((f"{name}: distance from the start", *_spread(distance)))
+        rows.append((f"{name}: distance from the start", *spread(distance)))
         if "acceptance" in walk:
             accepted = float(walk["acceptance"].mean())
-            rows.append((f"{name}: proposed moves accepted", percent(accepted), ""))
+            rows.append((f"{name}: proposed moves accepted (mean)", percent(accepted), ""))
     return ("Quantity", "Median", "10–90 % of walkers"), tuple(rows)
-
-
-def _spread(values: _Array) -> tuple[str, str]:
-    low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9])
-    return number(middle), f"{number(low)} to {number(high)}"

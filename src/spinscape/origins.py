@@ -1,0 +1,11 @@
+"""Where numbers come from: the versions that they may depend on."""
+
+import json
+from importlib.metadata import version
+
+__all__ = ["versions"]
+
+
+def versions() -> str:
+    """Return the versions of spinscape, torch and numpy as JSON, for the attributes of results."""
+    return json.dumps({name: version(name) for name in ("spinscape", "torch", "numpy")})

@@ -1,0 +1,86 @@
+"""The head of the page: what was looked at, and what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from spinscape.report import markup
+from spinscape.report.panels import Parts
+from spinscape.report.protocols import PROTOCOLS
+
+__all__ = ["header", "heading", "is_given"]
+
+
+def _data_name(config: Mapping[str, Any]) -> str:
+    """Name of the data without the folders it lies in."""
+    return Path(str(config.get("data", "unnamed data"))).name
+
+
+def is_given(config: Mapping[str, Any]) -> bool:
+    """Whether the networks were trained elsewhere."""
+    return bool(config.get("checkpoints"))
+
+
+def heading(config: Mapping[str, Any]) -> str:
+    """Title of the page."""
+    origin = "given networks on" if is_given(config) else "networks trained on"
+    return f"The loss landscape of {origin} {_data_name(config)}"
+
+
+def header(config: Mapping[str, Any], parts: Parts) -> str:
+    """Title, facts of the run, and what the page asks, as HTML."""
+    facts = [f"data: {_data_name(config)}"]
+    population = parts.get("population")
+    if population is not None:
+        count = population.sizes["replica"]
+        origin = "given" if is_given(config) else "trained"
+        facts.append(f"{count} {origin} network{'' if count == 1 else 's'}")
+        facts.append(f"{population.sizes['n']:,} weights each")
+    # A network of the user's has its own width: the setting is not used.
+    for name in ("preset", "seed") if config.get("model") else ("preset", "width", "seed"):
+        value = config.get(name, _settings(config).get(name))
+        if value not in (None, ""):
+            facts.append(f"{name} {value}")
+    facts.append(f"drawn {_day(date.today())}")
+    return "\n".join(
+        [
+            '<p class="eyebrow">spinscape · explore</p>',
+            f"<h1>{escape(heading(config))}</h1>",
+            markup.paragraphs(" · ".join(facts), style="facts"),
+            markup.paragraphs(_lead(config, parts), style="lead"),
+        ]
+    )
+
+
+def _lead(config: Mapping[str, Any], parts: Parts) -> str:
+    questions = "what the ground around them looks like, what stands between them,"
+    if is_given(config):
+        words = (
+            "These networks were trained elsewhere and given to this study. Questions from the "
+            f"physics of glasses are put to them: {questions} and whether they form families. "
+            "Whether smoother ground means fewer mistakes on new data is asked only of networks "
+            "that were trained to about equal loss, so not of these."
+        )
+    else:
+        words = (
+            "Many copies of one network were trained on the same data. Four questions from the "
+            f"physics of glasses are put to them: {questions} whether they form families, and, "
+            "with further networks trained to about equal loss, whether smoother ground means "
+            "fewer mistakes on new data."
+        )
+    if not all(p.stands_in(parts) for p in PROTOCOLS):
+        words += " Not all of it could be asked here; what was left out is named below."
+    return words
+
+
+def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    settings = config.get("settings", {})
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def _day(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"
