@@ -17,7 +17,7 @@ import plotly.offline
 
 from spinscape.findings import Finding
 from spinscape.report import markup, verdicts
-from spinscape.report.heading import header, heading, is_given
+from spinscape.report.masthead import header, heading, is_given
 from spinscape.report.panels import Drawing, Parts
 from spinscape.report.protocols import CAVEATS, GLOSSARY, PROTOCOLS, Protocol
 from spinscape.store import Run
