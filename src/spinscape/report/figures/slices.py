@@ -44,7 +44,7 @@ _Array = NDArray[np.float64]
 
 
 def draw_ruggedness(parts: Parts) -> list[Drawing]:
-    """Slices of the smoothest and roughest solutions; both measures against test error."""
+    """Slices at both ends of the roughness index; both measures against test error."""
     data = parts["ruggedness"]
     drawings = (_slices(data), _scatters(data))
     return [drawing for drawing in drawings if drawing is not None]
@@ -68,7 +68,7 @@ def _slices(data: Dataset) -> Drawing | None:
     if not len(ranked):
         return None
     count = max(1, min(_EXTREMES, len(ranked) // 2))
-    sets = {"smoothest": (ranked[:count], BLUE), "roughest": (ranked[-count:], VERMILION)}
+    sets = {"lowest": (ranked[:count], BLUE), "highest": (ranked[-count:], VERMILION)}
     loss = data["slice_loss"].transpose("replica", "direction", "lam").values
     top = max(float(np.nanquantile(loss[chosen], 0.98)) for chosen, _ in sets.values())
     panels = []
@@ -78,13 +78,14 @@ def _slices(data: Dataset) -> Drawing | None:
         for replica in chosen:
             rows.append((name, str(replica), *_measures(data, replica)))
     directions = data.sizes["direction"]
-    many = f"{count} " if count > 1 else ""
+    many = f"{count} networks" if count > 1 else "network"
     caption = (
-        f"Loss along straight lines through the {many}smoothest and the {many}roughest "
-        f"of {len(ranked)} networks; {directions} random directions each, at most 24 lines drawn. "
+        f"Loss along straight lines through the {many} of lowest and the {many} of highest "
+        f"roughness index of {len(ranked)}; {directions} random directions each, at most 24 lines "
+        "drawn. "
         f"λ is the displacement relative to the size of the weights{_SCALE[_balanced(data)]}."
     )
-    columns = ("Group", "Network", "Roughness", "Local energy", "Test error")
+    columns = ("Index", "Network", "Roughness index", "Local energy", "Test error")
     return Drawing("slices", tuple(panels), caption, columns, tuple(rows))
 
 
@@ -102,11 +103,11 @@ def _slice_panel(data: Dataset, loss: _Array, name: str, colour: str, top: float
     some = curves[thinned(len(curves), 24)][:, at]
     return Panel(
         f"slices-{name}",
-        f"Slices through the {name} networks",
-        f"Loss along {len(some)} straight lines through the {name} networks: median "
+        f"Slices, {name} roughness index",
+        f"Loss along {len(some)} straight lines through networks of {name} roughness index: median "
         f"{number(np.median(loss[..., len(lam) // 2]))} in the middle and "
         f"{number(np.median(loss[..., [0, -1]]))} nats at the ends.",
-        ({**bundle(lam[at], some, f"{name}, one line a direction", colour, opacity=0.6)},),
+        ({**bundle(lam[at], some, f"{name} index, one line a direction", colour, opacity=0.6)},),
         {
             "xaxis": axis(axis_label(data["lam"], "displacement λ")),
             "yaxis": axis(axis_label(data["slice_loss"], "loss"), range=[0, 1.05 * top]),

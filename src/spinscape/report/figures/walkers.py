@@ -19,7 +19,7 @@ from spinscape.report.figures.traces import (
     thinned,
 )
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
-from spinscape.report.wording import axis_label, number, percent, plain, spread
+from spinscape.report.wording import axis_label, number, percent, spread
 
 __all__ = ["draw_walks"]
 
@@ -120,7 +120,7 @@ def _energy(walk: Dataset) -> Panel:
 
 def _temperature(walk: Dataset) -> str:
     temperature = walk.attrs.get("temperature")
-    return "" if temperature is None else f" at temperature {plain(temperature)}"
+    return "" if temperature is None else f" at temperature {number(float(temperature))}"
 
 
 def _displacement(walks: dict[str, Dataset]) -> Panel:
