@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import torch
 import xarray as xr
 
 import spinscape as ss
+from small_runs import waited
 from spinscape.studies import exploration
 from tiny_study import (
     PROTOCOLS,
@@ -195,24 +194,12 @@ def test_other_data_of_the_same_name_are_refused(tmp_path, population_only):
 # Kills
 
 
-def finished(path: Path) -> int:
-    return len(list((path / "manifests").rglob("*.json")))
-
-
 def explored(path: Path, config: str, kill: tuple[int, float] | None = None) -> None:
     """Run the real command; kill it so many seconds after so many more parts are there."""
     command = [sys.executable, "-m", "spinscape", "explore", "--config", config, "--out", str(path)]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env=os.environ | threads, stdout=subprocess.DEVNULL)
-    if kill is not None:
-        more, delay = kill
-        target = finished(path) + more
-        while process.poll() is None and finished(path) < target:
-            time.sleep(0.002)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-    status = process.wait(timeout=300)
-    assert status in ((0, -signal.SIGKILL) if kill is not None else (0,))
+    waited(process, path, kill)
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])

@@ -1,6 +1,5 @@
 """Runs resume, parts are computed once, and what was stored is what is read."""
 
-import json
 import tomllib
 from datetime import date
 from functools import partial
@@ -13,53 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spinscape.statistics import Finding
+from small_runs import CONFIG, contents, finding, made, refuse
 from spinscape.store import Run, RunError
 
-CONFIG = {"width": 16, "data": {"name": "digits", "limit": 100}, "rates": [0.1, 0.01]}
-
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def made(seed: int) -> xr.Dataset:
-    generator = np.random.default_rng(seed)
-    return xr.Dataset(
-        {
-            "point": (("replica", "n"), generator.standard_normal((8, 500)).astype(np.float32)),
-            "diverged": ("replica", generator.random(8) > 0.5),
-            "rule": ("kind", ["own copy", "unabhängig"]),
-            "K": 0.25,
-        },
-        coords={"kind": ["a", "b"], "seed": ("replica", np.arange(8))},
-        attrs={"protocol": "walk", "arguments": json.dumps({"steps": 3}), "seed": seed},
-    )
-
-
-def refuse() -> xr.Dataset:
-    raise AssertionError("a stored part was computed again")
-
-
-def finding(protocol: str, value: float = 0.5) -> Finding:
-    return Finding(
-        protocol=protocol,
-        question="Is it so?",
-        statement="It is not.",
-        value=value,
-        rule="supported if it is",
-        verdict="not supported",
-    )
 
 
 @pytest.fixture
 def run(tmp_path):
     with Run.open(tmp_path / "run", CONFIG, study="test") as opened:
         yield opened
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a run by its name, but the name of the process that last wrote to it."""
-    files = (file for file in path.rglob("*") if file.is_file() and file.name != ".lock")
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
 # What is stored is what is read

@@ -5,11 +5,9 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,53 +18,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spinscape.statistics import Finding
+from small_runs import CONFIG, contents, finding, made, refuse, waited
 from spinscape.store import CorruptPart, Run, RunError
 
-CONFIG = {"width": 16, "data": {"name": "digits", "limit": 100}, "rates": [0.1, 0.01]}
-
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def made(seed: int) -> xr.Dataset:
-    generator = np.random.default_rng(seed)
-    return xr.Dataset(
-        {
-            "point": (("replica", "n"), generator.standard_normal((8, 500)).astype(np.float32)),
-            "diverged": ("replica", generator.random(8) > 0.5),
-            "rule": ("kind", ["own copy", "unabhängig"]),
-            "K": 0.25,
-        },
-        coords={"kind": ["a", "b"], "seed": ("replica", np.arange(8))},
-        attrs={"protocol": "walk", "arguments": json.dumps({"steps": 3}), "seed": seed},
-    )
-
-
-def refuse() -> xr.Dataset:
-    raise AssertionError("a stored part was computed again")
-
-
-def finding(protocol: str, value: float = 0.5) -> Finding:
-    return Finding(
-        protocol=protocol,
-        question="Is it so?",
-        statement="It is not.",
-        value=value,
-        rule="supported if it is",
-        verdict="not supported",
-    )
 
 
 @pytest.fixture
 def run(tmp_path):
     with Run.open(tmp_path / "run", CONFIG, study="test") as opened:
         yield opened
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a run by its name, but the name of the process that last wrote to it."""
-    files = (file for file in path.rglob("*") if file.is_file() and file.name != ".lock")
-    return {file.relative_to(path).as_posix(): file.read_bytes() for file in files}
 
 
 # Damage
@@ -374,19 +335,7 @@ def studied(path: Path, *, workers: int, kill: tuple[int, float] | None = None) 
     assert process.stdout is not None
     with process.stdout as output:
         assert output.readline() == "ready\n"
-        if kill is not None:
-            more, delay = kill
-            target = finished(path) + more
-            while process.poll() is None and finished(path) < target:
-                time.sleep(0.001)
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-        status = process.wait(timeout=120)
-    assert status in ((0, -signal.SIGKILL) if kill is not None else (0,))
-
-
-def finished(path: Path) -> int:
-    return len(list((path / "manifests").rglob("*.json")))
+        waited(process, path, kill)
 
 
 @pytest.mark.parametrize(
