@@ -1,7 +1,8 @@
 """Independent cells of work, on one worker or many: `map`, and `arrivals` for any order.
 
 A cell is a function of no arguments (`functools.partial`) that carries its own seed, so its
-result does not depend on where or beside what it runs. Scheduling is joblib's (loky).
+result does not depend on where or beside what it runs. Scheduling is joblib's: processes of this
+machine (loky), or a dask or ray cluster (`clusters.Workers`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from operator import index as as_integer
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import cloudpickle
 import joblib
+
+from spinscape.clusters import Connection, Workers, WorkersLike, connected, workers_of
 
 __all__ = ["arrivals", "map"]
 
@@ -23,7 +26,7 @@ Progress: TypeAlias = Callable[[int, int], object]
 
 def map(
     cells: Iterable[Callable[[], T]],
-    workers: int | None = 1,
+    workers: WorkersLike = 1,
     *,
     progress: Progress | None = None,
 ) -> Iterator[T]:
@@ -34,9 +37,9 @@ def map(
     cells : iterable of callables without arguments
         With more than one worker they and their results travel between processes, so they
         must be picklable (by cloudpickle).
-    workers : int or None
+    workers : int, None or Workers
         Processes at work. 1 stays in this process; None takes all cores. Each of several
-        gets an equal share of the cores for its threads.
+        gets an equal share of the cores for its threads. `clusters.Workers` names a cluster.
     progress : callable, optional
         Called with (cells done, cells in all) whenever one is done.
 
@@ -57,7 +60,7 @@ def map(
 
 def arrivals(
     cells: Iterable[Callable[[], T]],
-    workers: int | None = 1,
+    workers: WorkersLike = 1,
     *,
     progress: Progress | None = None,
 ) -> Generator[tuple[int, T], None, None]:
@@ -72,20 +75,10 @@ def arrivals(
                 f"cell {number} is a {type(cell).__name__}, not a function of no arguments; "
                 "use functools.partial"
             )
-    processes = min(_checked(workers), len(jobs))
-    results = _here(jobs) if processes <= 1 else _on_workers(jobs, processes)
+    where = workers_of(workers)
+    alone = where.is_here and (len(jobs) < 2 or where.count == 1)
+    results = _here(jobs) if alone or not jobs else _on_workers(jobs, where)
     return _reported(results, len(jobs), progress)
-
-
-def _checked(workers: int | None) -> int:
-    if workers is None:
-        return joblib.cpu_count()
-    if isinstance(workers, bool) or not hasattr(workers, "__index__"):
-        raise TypeError(f"workers must be an integer or None, got {workers!r}")
-    number = as_integer(workers)
-    if number < 1:
-        raise ValueError(f"workers must be at least 1, got {number}; None takes all cores")
-    return number
 
 
 def _here(cells: Sequence[Callable[[], T]]) -> Iterator[tuple[int, T]]:
@@ -93,35 +86,67 @@ def _here(cells: Sequence[Callable[[], T]]) -> Iterator[tuple[int, T]]:
         yield number, _result(number, len(cells), cell)
 
 
-def _on_workers(cells: Sequence[Callable[[], T]], workers: int) -> Iterator[tuple[int, T]]:
-    threads = max(1, joblib.cpu_count() // workers)
-    with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
-        # No memory maps: a cell would find its arrays read-only on workers alone.
-        pool = joblib.Parallel(
-            workers,
-            return_as="generator_unordered",
-            batch_size=1,
-            pre_dispatch=workers,
-            max_nbytes=None,
-        )
-    jobs = (
-        joblib.delayed(_on_worker)(number, len(cells), cell, threads)
-        for number, cell in enumerate(cells)
-    )
-    results = pool(jobs)
+def _on_workers(cells: Sequence[Callable[[], T]], workers: Workers) -> Iterator[tuple[int, T]]:
+    with connected(workers, len(cells)) as connection:
+        calls = [
+            _call(workers, number, len(cells), cell, connection.threads)
+            for number, cell in enumerate(cells)
+        ]
+        try:
+            if connection.streams:
+                yield from _streamed(calls, connection)
+            else:
+                yield from _in_rounds(calls, connection)
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"one of {connection.processes} workers was killed, most often for lack of memory; "
+                "use fewer workers or smaller cells"
+            ) from error
+
+
+def _streamed(calls: Sequence[Any], connection: Connection) -> Iterator[tuple[int, Any]]:
+    """Give results one by one; no more cells are on their way than there are workers."""
+    results = _pool(connection, return_as="generator_unordered")(calls)
     try:
         # Not `yield from`, which would hand an early end to joblib, which warns of it.
         for result in results:  # noqa: UP028
             yield result
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            f"one of {workers} workers was killed, most often for lack of memory; "
-            "use fewer workers or smaller cells"
-        ) from error
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             results.close()
+
+
+def _in_rounds(calls: Sequence[Any], connection: Connection) -> Iterator[tuple[int, Any]]:
+    """Give results round by round: a backend that returns all at once loses one round at most."""
+    with _pool(connection, return_as="list") as pool:  # the same processes for all rounds
+        for first in range(0, len(calls), connection.processes):
+            yield from pool(calls[first : first + connection.processes])
+
+
+def _pool(connection: Connection, return_as: str) -> joblib.Parallel:
+    with joblib.parallel_config(**connection.config):
+        # No memory maps: a cell would find its arrays read-only on workers alone.
+        return joblib.Parallel(
+            connection.processes,
+            return_as=return_as,
+            batch_size=1,
+            pre_dispatch=connection.processes,
+            max_nbytes=None,
+        )
+
+
+def _call(workers: Workers, *cell: Any) -> Any:
+    if workers.is_here:
+        return joblib.delayed(_on_worker)(*cell)
+    # A cluster's workers do not know where the caller finds modules, nor do all libraries pickle
+    # alike what has no module.
+    return joblib.delayed(_on_cluster)(cloudpickle.dumps(cell), tuple(sys.path))
+
+
+def _on_cluster(pickled: bytes, path: Sequence[str]) -> tuple[int, Any]:
+    sys.path.extend(place for place in path if place not in sys.path)
+    return _on_worker(*cloudpickle.loads(pickled))
 
 
 def _on_worker(number: int, total: int, cell: Callable[[], T], threads: int) -> tuple[int, T]:

@@ -12,13 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from spinscape.nets import datafiles, usercode
+from spinscape.nets import cifar, datafiles, openml, usercode
 from spinscape.nets.cutting import cut
 from spinscape.nets.splits import Data, Split, as_split, check
 
 __all__ = ["Data", "Split", "check", "load", "teacher_student"]
 
-_SOURCES = "'digits', an .npz file, a folder of IDX files, module:function or file.py:function"
+_SOURCES = (
+    "'digits', an .npz file, a folder of IDX files or of CIFAR-10's, openml:NAME, module:function "
+    "or file.py:function"
+)
+OPENML = "openml:"
 
 
 class _Source(NamedTuple):
@@ -54,6 +58,9 @@ def load(
           by 16 to lie in [0, 1]; a 64-32-10 ReLU network errs on about 3 % of the test set;
         - an `.npz` file with arrays `x` [N, ...] and `y` [N];
         - a folder of IDX files as MNIST and Fashion-MNIST are distributed, gzipped or not;
+        - a folder of CIFAR-10's binary version (`data_batch_1.bin`, …);
+        - `"openml:NAME"`, `"openml:NAME:VERSION"` or `"openml:ID"`: a table of numbers of OpenML,
+          fetched and cached by scikit-learn: the only thing here that reaches for the network;
         - `"module:function"` or `"path/to/file.py:function"`: your function, called with no
           arguments or with `seed` if it takes one. It returns (x, y); or ((x, y), (x, y)) to
           train and to test on; or three pairs: train, validation, test; or a mapping with these
@@ -112,7 +119,13 @@ def _read(source: str | os.PathLike[str] | tuple[Any, Any], seed: int) -> _Sourc
     text = os.fspath(source)
     if text == "digits":
         return _digits()
+    if text.startswith(OPENML):
+        x, y = openml.fetch(text.removeprefix(OPENML))
+        return _Source([(x, y)], text, f"{text.removeprefix(OPENML)}, a data set of OpenML")
     path = Path(text)
+    if text and path.is_dir() and cifar.is_cifar(path):
+        sets = list(cifar.read_cifar_folder(path))
+        return _Source(sets, path.resolve().name, f"CIFAR-10: {path}")
     if text and path.is_dir():
         return _Source(list(datafiles.read_idx_folder(path)), path.resolve().name, f"IDX: {path}")
     if path.suffix == ".npz" and path.exists():

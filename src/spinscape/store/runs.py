@@ -23,6 +23,7 @@ import tomli_w
 import xarray as xr
 
 from spinscape import parallel
+from spinscape.clusters import WorkersLike
 from spinscape.findings import Finding
 from spinscape.store.commits import PARTIAL, committed, data_of, manifest_of, recovered
 from spinscape.store.configuration import differences, plain
@@ -183,7 +184,7 @@ class Run:
     def parts(
         self,
         cells: Mapping[str, Callable[[], xr.Dataset]],
-        workers: int | None = 1,
+        workers: WorkersLike = 1,
         progress: parallel.Progress | None = None,
     ) -> dict[str, xr.Dataset]:
         """Compute the missing ones of many parts, and store each as it arrives.
@@ -192,7 +193,7 @@ class Run:
         ----------
         cells : mapping
             Functions of no arguments (`functools.partial`) by the names of their parts.
-        workers : int or None
+        workers : int, None or Workers
             As in `parallel.map`.
         progress : callable, optional
             Called with (parts done, parts in all), those found stored included.
