@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.harness import Case, peak_megabytes, run
 
-TOPICS = ("training", "landscape", "align")
+TOPICS = ("training", "landscape", "align", "units")
 
 
 def measure(topics: tuple[str, ...], threads: int) -> Iterator[Case]:

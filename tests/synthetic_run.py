@@ -24,12 +24,13 @@ N = 50
 
 @dataclass
 class SyntheticRun:
-    """What the report asks of a run: `path`, `config`, `findings`, `part_names`, `dataset`."""
+    """What the report asks of a run."""
 
     path: Path
     config: dict[str, Any]
     findings: list[Finding]
     parts: Mapping[str, xr.Dataset] = field(default_factory=dict)
+    study: str = "explore"
 
     def part_names(self) -> list[str]:
         return list(self.parts)

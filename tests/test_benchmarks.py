@@ -4,7 +4,7 @@ import json
 
 import pytest
 from benchmarks import __main__ as command
-from benchmarks import align, harness, landscape, training
+from benchmarks import align, harness, landscape, training, units
 
 SMALL = {
     "training": lambda: training.duels(((5, 3, 2, 1.0, 1.0),)),
@@ -13,6 +13,7 @@ SMALL = {
         landscape.plane(3, (5, 4, 3), 20, steps=2),
     ],
     "align": lambda: [align.all_pairs(3, (6, 5, 3))],
+    "units": lambda: [units.against_whole(3, 4, None, 6, 20), units.flat(3, (2, 4), 6, 20)],
 }
 
 

@@ -9,11 +9,12 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from spinscape.glass import correlations
-from spinscape.glass.correlations import AXES, generalisation, generalisation_findings
+from spinscape.glass import correlations, rank_relations
+from spinscape.glass.correlations import generalisation, generalisation_findings
 from spinscape.statistics import kendall, p_value, pair_bootstrap
 
 FALSE_ALARM = 4.0  # standard errors: once in 16 000 comparisons, were the seeds not fixed
+AXES = ("learning_rate", "weight_decay", "batch_size", "width")
 GRID = np.array(list(product([0.03, 0.1, 0.3], [0, 1e-3], [32, 128], [16, 32])))
 RATE, DECAY, BATCH, WIDTH = (np.unique(column, return_inverse=True)[1] for column in GRID.T)
 
@@ -31,9 +32,10 @@ def judged(measured, **options):
 
 @pytest.fixture
 def cheap(monkeypatch):
-    monkeypatch.setattr(correlations, "SHUFFLES", 99)
-    for name, function in (("pair_bootstrap", pair_bootstrap), ("kendall", kendall)):
-        monkeypatch.setattr(correlations, name, partial(function, resamples=199))
+    monkeypatch.setattr(rank_relations, "SHUFFLES", 99)
+    fewer = {"resamples": 199}
+    monkeypatch.setattr(rank_relations, "pair_bootstrap", partial(pair_bootstrap, **fewer))
+    monkeypatch.setattr(correlations, "kendall", partial(kendall, **fewer))
 
 
 # Planted relations
@@ -45,7 +47,7 @@ def test_a_monotone_relation_is_supported_and_its_reverse_is_not():
     assert (float(found.tau), float(found.tau_all)) == pytest.approx((1, 1))
     assert found.tau_axis.values == pytest.approx(1)
     assert finding.verdict == "supported"
-    assert finding.p == 1 / (1 + correlations.SHUFFLES)
+    assert finding.p == 1 / (1 + rank_relations.SHUFFLES)
     found, finding = judged(table(-quality, np.exp(quality / 9)))
     assert float(found.tau) == pytest.approx(-1)
     assert finding.verdict == "not supported"
@@ -261,3 +263,115 @@ def test_unequal_training_losses_and_smooth_slices_are_told():
     assert f"training losses from {loss.min():.3g} to {loss.max():.3g} nats" in finding.statement
     assert "whose own τ with the test error is -1" in finding.statement
     assert "0.0% of the slices have more than one minimum" in finding.statement
+
+
+# Other targets, other axes, several measures
+
+
+def with_losses(seed):
+    generator = np.random.default_rng(seed)
+    columns = ("train_error", "train_loss", "test_loss")
+    rough, error, *others = generator.random((5, len(GRID)))
+    return table(rough, error, **dict(zip(columns, others, strict=True)))
+
+
+def test_gaps_are_test_less_training_and_stand_beside_the_test_error():
+    measured = with_losses(14)
+    found, finding = judged(measured)
+    assert found.target.values.tolist() == ["test_error", "gap_error", "gap_loss"]
+    assert float(found.tau_of.sel(target="test_error")) == float(found.tau)
+    for kind in ("error", "loss"):
+        gap = measured[f"test_{kind}"] - measured[f"train_{kind}"]
+        alone, _ = judged(table(measured["roughness"].values, gap.values))
+        beside = found.sel(target=f"gap_{kind}")
+        for name in ("tau", "tau_low", "tau_high"):
+            own = float(beside[name.replace("tau", "tau_of")])
+            assert own == pytest.approx(float(alone[name]))
+        assert f"with the gap between test and training {kind} τ = " in finding.statement
+        judge, other = judged(measured, target=f"gap_{kind}")
+        assert float(judge.tau) == float(alone.tau)
+        assert f"a lower gap between test and training {kind}" in other.statement
+        assert float(beside.tau_of_null_low) < 0 < float(beside.tau_of_null_high)
+    stored = measured.assign(gap_loss=("replica", np.arange(24.0)))
+    changed, _ = judged(stored)
+    assert float(changed.tau_of.sel(target="gap_loss")) != float(
+        found.tau_of.sel(target="gap_loss")
+    )
+
+
+def test_a_target_that_is_not_there_is_refused_and_so_is_a_measure():
+    measured = table(np.arange(24.0), np.arange(24.0))
+    with pytest.raises(ValueError, match="target='gap_loss': expected one of those there are"):
+        generalisation(measured, target="gap_loss", seed=0)
+    with pytest.raises(ValueError, match=r"measures=.*among the variables of measured"):
+        generalisation(measured, measures=["sharpness"], seed=0)
+    with pytest.raises(ValueError, match=r"measures=.*none among the variables"):
+        generalisation(measured.drop_vars("roughness"), seed=0)
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_an_optimiser_is_an_axis_by_its_number_or_its_name(words):
+    names = np.array(["sgd", "adam", "sam"])
+    grid = np.array(list(product(range(3), [0.03, 0.1, 0.3], [32, 128])))
+    code = grid[:, 0].astype(int)
+    measured = xr.Dataset(
+        {
+            "learning_rate": ("replica", grid[:, 1]),
+            "batch_size": ("replica", grid[:, 2]),
+            "optimizer": ("replica", names[code] if words else code),
+            "roughness": ("replica", 10.0 * code + grid[:, 1]),
+            "test_error": ("replica", 10.0 * code - grid[:, 1]),
+        }
+    )
+    found, finding = judged(measured)
+    assert found.axis.values.tolist() == ["learning_rate", "batch_size", "optimizer"]
+    along = dict(zip(found.axis.values.tolist(), found.tau_axis.values.tolist(), strict=True))
+    assert along == {"learning_rate": -1, "batch_size": 0, "optimizer": 1}
+    assert "optimizer 1" in finding.statement
+    assert found.attrs["cells"] == 18
+
+
+def test_p_values_are_corrected_by_holm_for_the_number_of_measures():
+    generator = np.random.default_rng(15)
+    quality = RATE + 3.1 * DECAY + 6.3 * BATCH + 12.7 * WIDTH
+    names = ("roughness", "local_energy", "hessian_trace", "local_entropy")
+    noises = {"local_energy": 8.0, "hessian_trace": 15.0, "local_entropy": 1e9}
+    columns = {k: quality + s * generator.standard_normal(24) for k, s in noises.items()}
+    found = generalisation(table(quality, quality, **columns), seed=0)
+    assert found.measure.values.tolist() == list(names)
+    p, corrected = found.p.values, found.p_holm.values
+    by_hand = np.empty(4)
+    highest = 0.0
+    for rank, k in enumerate(np.argsort(p, kind="stable")):
+        highest = max(highest, min(1.0, (4 - rank) * p[k]))
+        by_hand[k] = highest
+    assert corrected == pytest.approx(by_hand)
+    assert corrected[0] == pytest.approx(4 * p[0])
+    assert (found.p_without_holm >= found.p_without).all()
+    for finding, value in zip(generalisation_findings(found), corrected, strict=True):
+        assert finding.p == pytest.approx(value)
+        assert "corrected by Holm" in finding.rule
+    alone, _ = judged(table(quality, quality))
+    assert float(alone.p_holm) == float(alone.p)
+
+
+def test_among_many_unrelated_measures_rarely_any_is_supported(cheap, monkeypatch):
+    monkeypatch.setattr(rank_relations, "SHUFFLES", 399)  # so that a corrected p may be 0.01
+    names = list(correlations.MEASURES)[:4]
+    trials, any_supported, any_plain = 40, [], []
+    for generator in np.random.default_rng(16).spawn(trials):
+        error, *columns = generator.standard_normal((1 + len(names), len(GRID)))
+        measured = table(columns[0], error, **dict(zip(names, columns, strict=True)))
+        found = generalisation(measured, seed=0)
+        any_plain.append(bool((found.p < correlations.LEVEL).any()))
+        verdicts = [finding.verdict for finding in generalisation_findings(found)]
+        any_supported.append("supported" in verdicts)
+    assert np.mean(any_supported) < 0.05 + FALSE_ALARM * sqrt(0.05 * 0.95 / trials)
+    assert np.mean(any_supported) < np.mean(any_plain)
+
+
+def test_a_reverse_relation_is_said_to_be_one():
+    quality = RATE + 3.1 * DECAY + 6.3 * BATCH + 12.7 * WIDTH
+    _, finding = judged(table(-quality, quality))
+    assert finding.verdict == "not supported"
+    assert "do not go together, but opposite ways" in finding.statement

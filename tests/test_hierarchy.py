@@ -270,7 +270,7 @@ def test_what_a_hierarchy_records():
         findings = hierarchy_findings(found)
     assert dict(found.sizes) | {"top": 0} == {
         **{"replica": 6, "other": 6, "merge": 5, "column": 4},
-        **{"null": 2, "surrogate": 100, "top": 0},
+        **{"null": 2, "surrogate": 100, "quantile": 200, "top": 0},
     }
     assert found.null.values.tolist() == ["norm-matched", "star"]
     assert found.cluster_size.sum() == 6

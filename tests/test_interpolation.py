@@ -12,13 +12,10 @@ import oracles
 from spinscape.glass import interpolation
 from spinscape.glass.alignment import align
 from spinscape.glass.barriers import barrier
-from spinscape.glass.interpolation import (
-    KINDS,
-    balanced_pairs,
-    permutation_findings,
-    permutation_paths,
-)
+from spinscape.glass.interpolation import KINDS, permutation_findings, permutation_paths
+from spinscape.glass.pairings import balanced_pairs
 from spinscape.landscape.energy import Landscape
+from spinscape.nets import symmetry as symmetries
 from spinscape.nets.models import cnn, mlp
 
 FALSE_ALARM = 4.0  # standard errors: once in 16 000 comparisons, were the seeds not fixed
@@ -127,6 +124,7 @@ def test_losses_along_a_path_are_those_of_each_network_on_it():
 def test_all_ends_compute_the_functions_of_the_replicas_they_stand_for(sizes):
     landscape, points = small(sizes=sizes)
     seen = oracles.Seen(landscape)
+    seen.x = landscape.x
     found = permutation_paths(seen, points, pairs=6, resolution=3, seed=3)
     outputs = oracles.outputs_at(oracles.models_at(landscape.module, points), landscape.x)
     first, second = found.pair.values.T
@@ -154,6 +152,10 @@ def test_aligned_paths_are_as_long_as_align_says_and_random_ones_no_shorter():
     for path, (i, j) in enumerate(found.pair.values):
         alone = align(landscape.module, points[i], points[j])
         assert float(distance.sel(kind="aligned")[path]) == pytest.approx(float(alone.distance))
+        by_data = align(landscape.module, points[i], points[j], method="activations", x=landscape.x)
+        length = float(distance.sel(kind="aligned by activations")[path])
+        assert length == pytest.approx(float(by_data.distance))
+        assert length >= float(alone.distance) - 1e-12
         plain = float((points[i] - points[j]).norm())
         assert float(distance.sel(kind="independent")[path]) == pytest.approx(plain)
     longer = distance.sel(kind="random matching") - distance.sel(kind="aligned")
@@ -197,8 +199,9 @@ def test_a_copy_of_a_solution_is_behind_a_barrier_until_it_is_aligned():
     height = found.barrier.isel(path=0)
     assert found.sizes["path"] == 1
     assert float(height.sel(kind="independent")) > 0.01
-    assert float(height.sel(kind="aligned")) == pytest.approx(0, abs=1e-10)
-    assert float(found.distance.sel(kind="aligned", path=0)) == pytest.approx(0, abs=1e-10)
+    for kind in ("aligned", "aligned by activations"):
+        assert float(height.sel(kind=kind)) == pytest.approx(0, abs=1e-10)
+        assert float(found.distance.sel(kind=kind, path=0)) == pytest.approx(0, abs=1e-10)
     assert {finding.verdict for finding in permutation_findings(found)} == {"undecided"}
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(points, before)
@@ -229,6 +232,7 @@ def test_the_seed_chooses_the_pairs():
 def planted(aligned, own, *, matched=0.9, spread=0.05, replicas=16, count=40, seed=7):
     """Barriers of independent pairs near 1, and of other kinds near the given heights."""
     heights = {"own copy": own, "independent": 1, "random matching": matched, "aligned": aligned}
+    heights["aligned by activations"] = aligned
     generator = np.random.default_rng(seed)
     pairs = balanced_pairs(replicas, count, seed).numpy()
     height = [
@@ -251,13 +255,16 @@ def planted(aligned, own, *, matched=0.9, spread=0.05, replicas=16, count=40, se
 )
 def test_matching_removes_barriers_by_its_rule(aligned, matched, spread, verdict):
     paths = planted(aligned, 1, matched=matched, spread=spread)
-    finding, _ = permutation_findings(paths)
-    assert finding.verdict == verdict
+    by_weights, _, by_activations = permutation_findings(paths)
     mean = paths.barrier.mean("path")
-    removed = 1 - float(mean.sel(kind="aligned") / mean.sel(kind="random matching"))
-    assert (finding.value, finding.null_value) == pytest.approx((removed, 0))
-    assert finding.low < finding.value < finding.high
-    assert "40 pairs" in finding.statement
+    for finding, kind in ((by_weights, "aligned"), (by_activations, "aligned by activations")):
+        assert finding.verdict == verdict
+        removed = 1 - float(mean.sel(kind=kind) / mean.sel(kind="random matching"))
+        assert (finding.value, finding.null_value) == pytest.approx((removed, 0))
+        assert finding.low < finding.value < finding.high
+        assert "40 pairs" in finding.statement
+    assert len({finding.question for finding in permutation_findings(paths)}) == 3
+    assert permutation_findings(paths.isel(kind=slice(4))) == permutation_findings(paths)[:2]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +278,7 @@ def test_matching_removes_barriers_by_its_rule(aligned, matched, spread, verdict
 )
 def test_own_copies_are_alike_by_their_rule(own, spread, verdict):
     paths = planted(0.1, own, spread=spread)
-    _, finding = permutation_findings(paths)
+    _, finding, _ = permutation_findings(paths)
     assert finding.verdict == verdict
     mean = paths.barrier.mean("path")
     ratio = float(mean.sel(kind="own copy") / mean.sel(kind="independent"))
@@ -288,9 +295,12 @@ def test_no_barrier_few_pairs_and_infinite_losses_leave_it_undecided():
     for kind, bad in product(KINDS, (np.nan, np.inf)):
         lost = planted(0.1, 1)
         lost.barrier[KINDS.index(kind), 3] = bad
-        removed, alike = permutation_findings(lost)
-        assert "on 1 of them the loss is not finite" in (removed.statement + alike.statement)
-        assert (removed.verdict == "undecided") == (kind != "own copy")
+        removed, alike, by_data = permutation_findings(lost)
+        told = removed.statement + alike.statement + by_data.statement
+        assert "on 1 of them the loss is not finite" in told
+        both = ("independent", "random matching")
+        assert (removed.verdict == "undecided") == (kind in (*both, "aligned"))
+        assert (by_data.verdict == "undecided") == (kind in (*both, "aligned by activations"))
         assert (alike.verdict == "undecided") == (kind in ("own copy", "independent"))
 
 
@@ -325,3 +335,22 @@ def test_a_module_of_unknown_symmetry_is_refused_and_named():
     landscape = Landscape(plain, normal(5, 3, seed=8), torch.tensor([0, 1, 0, 1, 1]))
     found = permutation_paths(landscape, normal(3, 8, seed=9))
     assert float(found.distance.sel(kind="own copy").max()) == 0  # no hidden unit to renumber
+
+
+def test_paths_by_activations_are_left_out_where_activations_are_not_known():
+    class Other(nn.Module):
+        """A chain, and something beside it that is none."""
+
+        def __init__(self):
+            super().__init__()
+            self.chain = mlp(4, [6], 3).double()
+
+        def forward(self, x):
+            return self.chain(x) + x.sum(1, keepdim=True)
+
+    plain, points = small()
+    landscape = Landscape(Other(), plain.x, plain.y)
+    known = symmetries.of(plain.module)
+    found = permutation_paths(landscape, points, pairs=4, resolution=5, symmetry=known)
+    assert found.kind.values.tolist() == list(KINDS[:-1])
+    assert len(permutation_findings(found)) == 2

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spinscape.nets.populations import population
 from spinscape.nets.training import train
 from spinscape.studies.exploration import study_of
 
@@ -25,3 +26,12 @@ def test_digits_are_learned_at_width_32():
 @pytest.mark.slow
 def test_ten_thousand_mnist_digits_are_learned_at_width_100():
     assert median_test_error(str(MNIST), "standard", width=100, replicas=8) <= 0.08
+
+
+def test_sharpness_aware_training_learns_the_digits_too():
+    study = study_of("digits", preset="quick", width=32, seed=0)
+    recipe = study.recipe() | {"optimizer": "sam", "average_from": 0.75}
+    trained = train(study.module, study.source.data, replicas=8, **recipe)
+    assert float(np.median(trained["test_error"])) <= 0.05
+    averaged = population(study.module, trained["average"], study.source.data)
+    assert float(np.median(averaged["test_error"])) <= 0.05

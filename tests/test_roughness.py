@@ -9,8 +9,9 @@ import torch
 import xarray as xr
 
 import oracles
-from spinscape.glass import roughness
-from spinscape.glass.roughness import local_energy, ruggedness, slices, total_variation
+from spinscape.glass import roughness_along_slices
+from spinscape.glass.roughness import local_energy, ruggedness
+from spinscape.glass.roughness_along_slices import slices, total_variation
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import cnn, mlp
 from spinscape.nets.weightspace import WeightSpace
@@ -218,7 +219,7 @@ def test_the_numbers_of_a_point_depend_on_the_seed_and_its_place_alone(monkeypat
     few = ruggedness(landscape, points[:2], seed=12, **FEW)
     xr.testing.assert_allclose(few, whole.isel(replica=slice(2)), rtol=1e-10)
     for elements in (1, 2 * 3 * points.shape[1]):
-        monkeypatch.setattr(roughness, "BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(roughness_along_slices, "BLOCK_ELEMENTS", elements)
         blocks = ruggedness(landscape, points, seed=12, **FEW)
         xr.testing.assert_allclose(blocks, whole, rtol=1e-10)
     other = ruggedness(landscape, points, seed=13, **FEW)

@@ -32,6 +32,8 @@ FILE_KINDS = {
     "checkpoints": (str | list, "a pattern, or a list of files"),
     "out": (str, "a path"),
     "workers": (int, "a whole number"),
+    "backend": (str, "a word"),
+    "address": (str, "a word"),
 }
 
 app = typer.Typer(
@@ -52,30 +54,49 @@ def _root(
     """Loss landscapes of neural networks through the lens of spin-glass physics."""
 
 
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="'digits' (the default), a path (.npz with x and y, or a folder of IDX or CIFAR-10 "
+        "files), openml:NAME, or module:function."
+    ),
+]
+Preset = Annotated[str | None, typer.Option(help="quick (the default), standard or paper.")]
+Width = Annotated[int | None, typer.Option(help="Hidden units.")]
+Replicas = Annotated[int | None, typer.Option(help="Independently trained copies.")]
+Seed = Annotated[int | None, typer.Option(help="Fixes every random number; 0.")]
+NumberOfWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Processes; one a core by default, at most 4. Never changes a number."
+    ),
+]
+Backend = Annotated[
+    str | None, typer.Option(help="loky (processes here, the default), or a dask or ray cluster.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Of the cluster: tcp://HOST:8786 (dask), HOST:6379 (ray).")
+]
+Out = Annotated[Path | None, typer.Option(help="Directory of the run; resumes.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="TOML file with any of these and any other setting of the preset."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Findings as JSON on stdout.")]
+
+
 @app.command()
 def explore(
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="'digits' (the default), a path (.npz with x and y, or a folder of IDX files), or "
-            "module:function."
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="quick (the default), standard or paper.")
-    ] = None,
-    width: Annotated[int | None, typer.Option(help="Hidden units.")] = None,
-    replicas: Annotated[int | None, typer.Option(help="Independently trained copies.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes every random number; 0.")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes; one a core by default, at most 4. Never changes a number."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of the run; resumes.")] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML file with any of these and any other setting of the preset."),
-    ] = None,
+    data: Data = None,
+    preset: Preset = None,
+    width: Width = None,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    workers: NumberOfWorkers = None,
+    backend: Backend = None,
+    address: Address = None,
+    out: Out = None,
+    config: Config = None,
     model: Annotated[
         str | None, typer.Option(help="module:function that returns your own nn.Module.")
     ] = None,
@@ -86,7 +107,7 @@ def explore(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would run, how long, how large.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train copies of a network and read its landscape as a glass (arXiv 2407.20724).
 
@@ -95,19 +116,20 @@ def explore(
     from spinscape.studies.exploration import explore as run_study
     from spinscape.studies.plans import plan
 
-    given = {
-        "data": data,
-        "preset": preset,
-        "width": width,
-        "replicas": replicas,
-        "seed": seed,
-        "workers": workers,
-        "out": out,
-        "model": model,
-        "checkpoints": checkpoints,
-    }
-    options: dict[str, Any] = {"workers": min(MOST_WORKERS, joblib.cpu_count())}
-    options |= _settings_file(config) | {k: v for k, v in given.items() if v is not None}
+    options = _options(
+        config,
+        data=data,
+        preset=preset,
+        width=width,
+        replicas=replicas,
+        seed=seed,
+        workers=workers,
+        backend=backend,
+        address=address,
+        out=out,
+        model=model,
+        checkpoints=checkpoints,
+    )
     if dry_run:
         options.pop("out", None)
         _show_plan(plan(**options), as_json)
@@ -118,9 +140,47 @@ def explore(
 
 
 @app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="liao2024 (arXiv 2407.20724).")],
+    data: Data = None,
+    preset: Preset = None,
+    width: Width = None,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    workers: NumberOfWorkers = None,
+    backend: Backend = None,
+    address: Address = None,
+    out: Out = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test each claim of a paper's abstract against its null.
+
+    The command line goes before the TOML file, and that before the preset.
+    """
+    from spinscape.studies.papers import reproduce as run_study
+
+    options = _options(
+        config,
+        data=data,
+        preset=preset,
+        width=width,
+        replicas=replicas,
+        seed=seed,
+        workers=workers,
+        backend=backend,
+        address=address,
+        out=out,
+    )
+    with _Progress(quiet=as_json) as progress:
+        run = run_study(paper, **options, progress=progress)
+    _show_findings(run, as_json)
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Directory of a run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Findings as JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw the page of a finished run again."""
     from spinscape.report.page import write
@@ -161,6 +221,15 @@ def _fail(message: str, status: int = 2) -> None:
 def _unforeseen(error: Exception) -> str:
     told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{told}; --traceback shows where it came from"
+
+
+def _options(config: Path | None, **given: Any) -> dict[str, Any]:
+    """Options of the command line, before those of the file; workers where neither says."""
+    options = _settings_file(config) | {k: v for k, v in given.items() if v is not None}
+    # A cluster has its own workers.
+    here = options.get("backend", "loky") == "loky"
+    options.setdefault("workers", min(MOST_WORKERS, joblib.cpu_count()) if here else None)
+    return options
 
 
 def _settings_file(path: Path | None) -> dict[str, Any]:
@@ -245,7 +314,8 @@ def _show_findings(run: Any, as_json: bool) -> None:
     if as_json:
         findings = [finding.to_dict() for finding in run.findings]
         told = {"run": str(run.path), "page": str(page), "findings": findings}
-        print(json.dumps(told | {"left_out": dict(run.config.get("left_out", {}))}))
+        told |= {"left_out": dict(run.config.get("left_out", {}))}
+        print(json.dumps(told | _claims(run)))
         return
     table = Table(title="Findings")
     for heading in ("protocol", "statement", "value [95 %]", "null", "verdict"):
@@ -260,8 +330,28 @@ def _show_findings(run: Any, as_json: bool) -> None:
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
+    for claim in _claims(run).get("claims", []):
+        console.print(f"claim {claim['verdict']}: {claim['claim']}", markup=False, soft_wrap=True)
     _show_left_out(console, run.config.get("left_out", {}))
     console.print(f"page: {page}", markup=False, soft_wrap=True)
+
+
+def _claims(run: Any) -> dict[str, Any]:
+    """Verdicts on the claims of the paper that a run reproduces; nothing if there is none."""
+    from spinscape.report.claims import claims_of
+
+    found = list(run.findings)
+    rows = [
+        {
+            "claim": claim.text,
+            "verdict": claim.verdict(found),
+            "deciding": list(claim.deciding),
+            "known of the paper": claim.known,
+            "ours": claim.ours,
+        }
+        for claim in claims_of(run.study)
+    ]
+    return {"claims": rows} if rows else {}
 
 
 def _number(value: float | None) -> str:

@@ -1,43 +1,39 @@
-"""Alignment of networks by the weights of their hidden units.
+"""Alignment of networks: hidden units matched by their weights, or by their activations on data.
 
-The ReLU scale is removed first (`Symmetry.balance`). With one hidden layer the nearest permuted
-copy is then *one* exact assignment, of the scores W1a·W1bᵀ + ba·bbᵀ + W2aᵀ·W2b. Deeper networks
-share weights between layers and take coordinate descent over the layers (Git Re-Basin, Ainsworth,
-Hayase & Srinivasa, arXiv 2209.04836, Alg. 1), which finds a local optimum.
+The ReLU scale is removed first (`Symmetry.balance`). Weights give the nearest permuted copy
+(`weight_matching`; exact with one hidden layer), activations pair the units that do the same on
+data (`activation_matching`). Both: Git Re-Basin, Ainsworth, Hayase & Srinivasa, arXiv 2209.04836.
 """
-
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from spinscape.glass.activation_matching import match_activations
+from spinscape.glass.assignments import PairAlignment, solve_assignments
+from spinscape.glass.hidden_units import hidden_units_of
 from spinscape.glass.records import labelled, provenance
+from spinscape.glass.weight_matching import match_weights
+from spinscape.landscape.checks import check_device
 from spinscape.nets import symmetry as symmetries
-from spinscape.nets.symmetry import HiddenLayer, Symmetry
+from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.weightspace import points as points_of
 
-__all__ = ["PairAlignment", "align", "align_pairs", "match_weights", "solve_assignments"]
+__all__ = [
+    "METHODS",
+    "PairAlignment",
+    "align",
+    "align_pairs",
+    "match_activations",
+    "match_weights",
+    "solve_assignments",
+]
 
-SOURCE = "weight matching: Git Re-Basin, arXiv 2209.04836; ReLU scale removed first"
-SWEEPS = 100
+METHODS = ("weights", "activations")
+SOURCE = "{} matching: Git Re-Basin, arXiv 2209.04836; ReLU scale removed first"
 CHUNK_ELEMENTS = 2**23
-THREADED_WIDTH = 48
-REDUCTION_CHUNK = 2**18
-
-
-class PairAlignment(NamedTuple):
-    """Second points of pairs, balanced and permuted towards the balanced first ones."""
-
-    permutations: tuple[Int[Tensor, "pair width"], ...]
-    points: Float[Tensor, "pair n"]
-    distance: Float[Tensor, "pair"]
 
 
 def align(
@@ -45,6 +41,8 @@ def align(
     a: Float[Tensor, "n"] | xr.DataArray | xr.Dataset,
     b: Float[Tensor, "n"] | xr.DataArray | xr.Dataset,
     *,
+    method: str = "weights",
+    x: Tensor | None = None,
     seed: int = 0,
     symmetry: Symmetry | None = None,
 ) -> xr.Dataset:
@@ -56,10 +54,16 @@ def align(
         Gives the symmetry (`nets.symmetry.of`).
     a, b : [n], or a Dataset with ``point``
         Two points.
+    method : {"weights", "activations"}
+        Match units by their weights, which gives the smallest distance, or by the correlation of
+        their activations on `x`.
+    x : [S, ...], optional
+        Samples, for activations.
     seed : int
-        Of the order in which the layers of deeper networks are swept; one hidden layer needs none.
+        Of the order in which the layers of deeper networks are swept; one hidden layer needs none,
+        nor do activations.
     symmetry : Symmetry, optional
-        For a module whose symmetry is not known here.
+        For a module whose symmetry is not known here; matching by weights alone.
 
     Returns
     -------
@@ -71,17 +75,21 @@ def align(
     Raises
     ------
     TypeError
-        If the module's symmetry is not known.
+        If the module's symmetry is not known, or its activations where they are asked for.
     ValueError
-        If a and b are not two finite points of the module on one device.
+        If a and b are not two finite points of the module on one device, the method is unknown, or
+        `x` is missing.
     """
     found = symmetries.of(module, symmetry)
     a, b = points_of(a), points_of(b)
     _check_pair(found, a, b)
-    result = align_pairs(found, torch.stack([a, b]), torch.tensor([[0, 1]]), seed=seed)
+    both, pair = torch.stack([a, b]), torch.tensor([[0, 1]])
+    result = align_pairs(found, both, pair, method=method, module=module, x=x, seed=seed)
     units = torch.cat([torch.empty(1, 0).long(), *result.permutations], dim=1)[0]
     layer = np.repeat(np.arange(len(found.layers)), found.widths)
-    attrs = provenance("align", SOURCE, seed, symmetry=found.describe(), method=_method(found))
+    how = _by_weights(found) if method == "weights" else "one exact assignment a layer"
+    source = SOURCE.format(method.removesuffix("s"))
+    attrs = provenance("align", source, seed, symmetry=found.describe(), method=how)
     return xr.Dataset(
         {
             "reference": labelled("n", found.balance(a), "first network, balanced"),
@@ -94,7 +102,7 @@ def align(
     )
 
 
-def _method(symmetry: Symmetry) -> str:
+def _by_weights(symmetry: Symmetry) -> str:
     if len(symmetry.layers) <= 1:
         return "one exact assignment"
     return (
@@ -108,6 +116,9 @@ def align_pairs(
     points: Float[Tensor, "replica n"],
     pairs: Int[Tensor, "pair 2"],
     *,
+    method: str = "weights",
+    module: nn.Module | None = None,
+    x: Tensor | None = None,
     seed: int = 0,
 ) -> PairAlignment:
     """Align the second point of every pair to the first.
@@ -121,153 +132,47 @@ def align_pairs(
     points : [replica, n]
     pairs : [pair, 2]
         Indices of replicas.
+    method : {"weights", "activations"}
+        What units are matched by.
+    module, x : nn.Module and [S, ...], optional
+        What runs on which samples, for activations.
     seed : int
-        Of the sweep order in deeper networks.
+        Of the sweep order in deeper networks, for weights.
 
     Returns
     -------
     PairAlignment
         Permutations, one ``[pair, width]`` a hidden layer, in terms of the second points' units;
         aligned points ``[pair, n]``; distances ``[pair]`` in float64, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown, or activations are asked for without a module and samples.
+    TypeError
+        If the module is no chain, so that its activations are not known.
     """
+    if method not in METHODS:
+        raise ValueError(f"method={method!r}: expected 'weights' or 'activations'")
     balanced = symmetry.balance(points)
     pairs = pairs.to(points.device)
-    results = [
-        match_weights(symmetry, balanced[chunk[:, 0]], balanced[chunk[:, 1]], seed=seed)
-        for chunk in pairs.split(max(1, CHUNK_ELEMENTS // symmetry.n))
-    ]
+    chunks = pairs.split(max(1, CHUNK_ELEMENTS // symmetry.n))
+    ends = ((balanced[chunk[:, 0]], balanced[chunk[:, 1]]) for chunk in chunks)
+    if method == "weights":
+        results = [match_weights(symmetry, *both, seed=seed) for both in ends]
+    else:
+        if module is None or x is None:
+            raise ValueError(
+                "x: method='activations' needs samples x (and a module to run on them)"
+            )
+        check_device(points, x)
+        units = hidden_units_of(module)
+        results = [match_activations(symmetry, units, x, *both) for both in ends]
     return PairAlignment(
         tuple(torch.cat(orders) for orders in zip(*(r.permutations for r in results), strict=True)),
         torch.cat([result.points for result in results]),
         torch.cat([result.distance for result in results]),
     )
-
-
-def match_weights(
-    symmetry: Symmetry, a: Float[Tensor, "pair n"], b: Float[Tensor, "pair n"], *, seed: int = 0
-) -> PairAlignment:
-    """Permute each point of b towards its partner in a; both are balanced already."""
-    if len(symmetry.layers) <= 1:
-        permutations, moved = _descend(symmetry, a, b, iter([range(len(symmetry.layers))]))
-        return PairAlignment(permutations, moved, _distance(a, moved))
-    results = []
-    for forward in (False, True):
-        permutations, moved = _descend(symmetry, a, b, _sweeps(symmetry, seed), forward)
-        results.append(PairAlignment(permutations, moved, _distance(a, moved)))
-    plain, ahead = results
-    nearer = ahead.distance < plain.distance
-    there = nearer.to(a.device)[:, None]
-    return PairAlignment(
-        tuple(
-            torch.where(nearer[:, None], second, first)
-            for first, second in zip(plain.permutations, ahead.permutations, strict=True)
-        ),
-        torch.where(there, ahead.points, plain.points),
-        torch.minimum(ahead.distance, plain.distance),
-    )
-
-
-def solve_assignments(scores: Float[Tensor, "pair k k"]) -> Int[Tensor, "pair k"]:
-    """Solve max_P Σ_k scores[k, P(k)] exactly for every matrix of a batch, on the CPU.
-
-    Rows and columns are reduced first, which leaves the solution and saves scipy a third of its
-    time. Scipy releases the interpreter's lock while it solves, so large problems share the cores.
-    """
-    count, width = scores.shape[:2]
-    if not count:
-        return torch.empty(0, width).long()
-    chunks = scores.detach().cpu().split(max(1, REDUCTION_CHUNK // max(1, width * width)))
-    if width >= THREADED_WIDTH and torch.get_num_threads() > 1 and len(chunks) > 1:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            solved = list(pool.map(_solve_chunk, chunks))
-    else:
-        solved = [_solve_chunk(chunk) for chunk in chunks]
-    return torch.from_numpy(np.concatenate(solved))
-
-
-def _solve_chunk(scores: Tensor) -> np.ndarray:
-    costs = -scores.double()
-    costs -= costs.amin(2, keepdim=True)
-    costs -= costs.amin(1, keepdim=True)
-    return np.stack([linear_sum_assignment(matrix)[1] for matrix in costs.numpy()])
-
-
-def _sweeps(symmetry: Symmetry, seed: int) -> Iterator[np.ndarray]:
-    """Yield seeded orders in which to visit the layers."""
-    generator = np.random.default_rng(np.random.SeedSequence(seed))
-    for _ in range(SWEEPS):
-        yield generator.permutation(len(symmetry.layers))
-
-
-def _descend(
-    symmetry: Symmetry,
-    a: Tensor,
-    b: Tensor,
-    sweeps: Iterator[np.ndarray] | Iterator[range],
-    forward: bool = False,
-) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Permute one layer after the other as long as any pair gains.
-
-    Git Re-Basin starts from the identity, where the outgoing weights of a layer meet units that are
-    not matched yet. A first pass that looks at incoming weights only (`forward`) recovers exact
-    copies of any depth.
-    """
-    moved = b.clone()
-    permutations = [torch.arange(width).repeat(len(b), 1) for width in symmetry.widths]
-    size = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
-    # Below rounding, layers could go in circles; one layer cannot, and its assignment is exact.
-    least_gain = (8 * torch.finfo(a.dtype).eps * size).cpu() * (len(symmetry.layers) > 1)
-    step = partial(_improve_layer, symmetry, a, moved, permutations)
-    if forward:
-        for k in range(len(symmetry.layers)):
-            step(k, torch.full_like(least_gain, -torch.inf), outgoing=False)
-    for order in sweeps:
-        gained = [step(int(k), least_gain) for k in order]
-        if not any(gained):
-            break
-    return tuple(permutations), moved
-
-
-def _improve_layer(
-    symmetry: Symmetry,
-    a: Tensor,
-    moved: Tensor,
-    permutations: list[Tensor],
-    k: int,
-    least_gain: Tensor,
-    outgoing: bool = True,
-) -> bool:
-    """Permute layer k of `moved` where it gains, in place; return whether any pair did."""
-    layer = symmetry.layers[k]
-    scores = _scores(layer, a, moved, outgoing)
-    best = solve_assignments(scores)
-    value = scores.cpu().gather(2, best[..., None]).double().sum((1, 2))
-    gains = value - scores.diagonal(dim1=1, dim2=2).double().sum(1).cpu() > least_gain
-    if not bool(gains.any()):
-        return False
-    best = torch.where(gains[:, None], best, torch.arange(layer.width))
-    permutations[k] = permutations[k].gather(1, best)
-    best = best.to(moved.device)
-    rows, columns = layer.weights_in(moved), layer.weights_out(moved)
-    rows.copy_(rows.gather(1, best[..., None].expand_as(rows)))
-    columns.copy_(columns.gather(2, best[:, None].expand_as(columns)))
-    if layer.bias is not None:
-        moved[:, layer.bias] = moved[:, layer.bias].gather(1, best)
-    return True
-
-
-def _scores(layer: HiddenLayer, a: Tensor, b: Tensor, outgoing: bool) -> Tensor:
-    """Inner products of all of a unit's weights, every unit of a against every unit of b."""
-    scores = layer.weights_in(a) @ layer.weights_in(b).mT
-    if layer.bias is not None:
-        scores = scores + a[:, layer.bias, None] * b[:, None, layer.bias]
-    if outgoing:
-        scores = scores + layer.weights_out(a).mT @ layer.weights_out(b)
-    return scores
-
-
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a - b, dim=-1, dtype=torch.float64).cpu()
 
 
 def _check_pair(symmetry: Symmetry, a: Tensor, b: Tensor) -> None:

@@ -1,63 +1,61 @@
 """Whether trained replicas form a hierarchy, as the states of a spin glass do.
 
-Distances between the orbits of all pairs, a tree, and K (`ultrametricity.hed_young_domany_k`)
-beside the K of surrogates that have no tree (`surrogates`). One level of families makes K small,
-too, so K is taken again inside every family of the top level, against surrogates of that family.
+Distances of all pairs (`rulers`), a tree, and K (`ultrametricity.hed_young_domany_k`) beside the K
+of surrogates that have no tree (`surrogates`). One level of families makes K small, too, so K is
+taken again inside every family of the top level, against surrogates of that family.
 """
 
 from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
-from scipy.cluster.hierarchy import leaves_list
 from torch import Tensor, nn
 
 from spinscape.glass.families import (
     LEAST_MEMBERS,
     Families,
     families_of,
-    is_flat,
     k_of_surrogates,
 )
 from spinscape.glass.records import labelled, provenance
+from spinscape.glass.rulers import (
+    DISTANCES,
+    Distance,
+    Ruler,
+    comparable,
+    pair_statistics,
+    refuse_flat,
+    ruler_of,
+)
 from spinscape.glass.surrogates import (
     LEAST_SURROGATES,
     LEVEL,
     RULE,
     Map,
-    Null,
     Verdict,
-    distances,
-    draw_surrogate,
+    are_judged,
     judge,
     null_statistics,
     nulls_of,
     run_here,
 )
-from spinscape.glass.ultrametricity import (
-    LINKAGES,
-    Linkage,
-    TreeStatistics,
-    jackknife_k,
-    tree_of,
-    tree_statistics,
-)
-from spinscape.nets import symmetry as symmetries
+from spinscape.glass.tree_records import pair_variables, statistics_variables, surrogate_trees
+from spinscape.glass.ultrametricity import LINKAGES, Linkage, jackknife_k, tree_of
+from spinscape.landscape.energy import Landscape
 from spinscape.nets.symmetry import Symmetry
-from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding, p_value
 
-__all__ = ["hierarchy", "hierarchy_findings"]
+__all__ = ["BY", "distance_kind", "hierarchy", "hierarchy_findings", "judged", "which_null"]
 
-SOURCE = "arXiv 2407.20724 (question); Hed, Young & Domany 2004 (K); both nulls are ours"
-LABELS = {
-    "K": "K of Hed, Young and Domany",
-    "cophenetic": "cophenetic correlation",
-    "rammal_toulouse_virasoro": "index of Rammal, Toulouse and Virasoro",
-    "mean_distance": "mean distance of two replicas",
+SOURCE = "arXiv 2407.20724 (question); Hed, Young & Domany 2004 (K); the nulls are ours"
+BY = {
+    "orbit": "",
+    "weights": " by their weights as they are, symmetry left in",
+    "agreement": " by what they predict",
+    "cka": " by what their hidden units do",
+    "cka_outputs": " by their outputs",
 }
 
 
@@ -65,6 +63,8 @@ def hierarchy(
     module: nn.Module | None,
     points: Float[Tensor, "replica n"] | xr.DataArray | xr.Dataset,
     *,
+    distance: Distance = "orbit",
+    landscape: Landscape | None = None,
     surrogates: int = 100,
     seed: int,
     linkage: Linkage = "average",
@@ -79,6 +79,11 @@ def hierarchy(
         Gives the symmetry that is removed; None for points that have none (spin configurations).
     points : [replica, n], or a Dataset with ``point``
         At least four replicas.
+    distance : {"orbit", "weights", "agreement", "cka", "cka_outputs"}
+        Between weights up to symmetry; between weights as they are; or between functions, by
+        predictions, hidden units or outputs (`functional.functional_distances`).
+    landscape : Landscape, optional
+        Network and samples for distances between functions; held-out samples tell more.
     surrogates : int
         How many of each null; with fewer than 100 nothing can be supported.
     seed : int
@@ -92,51 +97,60 @@ def hierarchy(
     Returns
     -------
     Dataset
-        ``distance`` [replica, other], ``linkage`` [merge, column], ``order`` [replica] (leaves);
-        ``K``, ``cophenetic``, ``rammal_toulouse_virasoro``, ``mean_distance``, and the same of the
-        surrogates, ``…_null`` [null, surrogate]; ``surrogate_distance``, ``…_linkage``, ``…_order``
-        of the first surrogate of each null; ``cluster`` [replica] and ``cluster_size`` [top], the
-        top level; ``K_within`` [top] and ``K_within_null`` [null, top, surrogate], NaN for families
-        of fewer than 8 members; the latter is taken only where the top level is supported (see
-        ``second_level`` in the attributes). Plain points have one null, the star.
+        ``distance`` and ``overlap`` [replica, other], ``linkage`` [merge, column], ``order``
+        [replica] (leaves); ``K``, ``cophenetic``, ``rammal_toulouse_virasoro``, ``mean_distance``,
+        ``overlap_mean``, ``overlap_width`` (standard deviation of q over pairs),
+        ``overlap_quantiles`` [quantile], and the same of the surrogates, ``…_null`` [null,
+        surrogate]; ``K_error``, ``overlap_mean_error``, ``overlap_width_error``, standard errors by
+        the jackknife over replicas; ``surrogate_distance``, ``…_overlap``, ``…_linkage``,
+        ``…_order`` of the first surrogate of each null; ``cluster`` [replica] and ``cluster_size``
+        [top], the top level; ``K_within`` [top] and ``K_within_null`` [null, top, surrogate], NaN
+        for families of fewer than 8 members; the latter is taken only where the top level is
+        supported (see ``second_level`` in the attributes). Plain points have one null, the star;
+        distances between functions have one more, the function star.
 
     Raises
     ------
     TypeError
-        If the module's symmetry is not known.
+        If the module's symmetry is not known and weights are compared.
     ValueError
         If there are fewer than four replicas, some are not finite, all distances are equal, or two
-        networks are copies of one another.
+        networks are copies of one another; if functions are to be compared without a landscape.
+
+    Notes
+    -----
+    Surrogate weights compute functions of their own: random networks fall into families by the
+    class that each favours, and a noisy average of independent networks does no better. For
+    distances between functions both are kept for comparison, and the verdict asks for the function
+    star alone (``judged`` [null]).
     """
     if linkage not in LINKAGES:
         raise ValueError(f"linkage: expected one of {LINKAGES}, got {linkage!r}")
     if surrogates < 1:
         raise ValueError(f"surrogates: expected at least 1, got {surrogates}")
-    found = None if module is None else symmetries.of(module, symmetry)
-    states = _checked(points, found)
-    distance = distances(found, states, seed=seed)
-    if is_flat(distance, states):
-        raise ValueError(
-            f"points: all distances are {distance.max():g} up to rounding, so there is nothing to "
-            "cluster; are the replicas copies of one another?"
-        )
-    if found is not None:
-        _refuse_copies(distance, states)
-    nulls = nulls_of(found, states, seed=seed)
-    count = partial(null_statistics, surrogates=surrogates, linkage=linkage, seed=seed, map=map)
-    observed, surrogate = tree_statistics(distance, linkage), count(nulls)
-    families = families_of(distance, tree_of(distance, linkage), states)
+    ruler = ruler_of(module, distance, landscape, symmetry, seed)
+    states = comparable(points, ruler)
+    between, overlap = ruler.pairs(states)
+    refuse_flat(between, ruler, states)
+    nulls = nulls_of(ruler, states)
+    judged = are_judged(nulls)
+    count = partial(
+        null_statistics, surrogates=surrogates, ruler=ruler, linkage=linkage, seed=seed, map=map
+    )
+    observed, surrogate = pair_statistics(between, overlap, linkage), count(nulls)
+    families = families_of(between, tree_of(between, linkage), ruler.rounding(states))
     within_null = np.full((len(nulls), len(families.sizes), surrogates), np.nan)
-    descend = judge(observed.K, surrogate["K"]) == "supported" and len(families.tested) > 0
+    descend = judge(observed.K, surrogate["K"][judged]) == "supported" and len(families.tested) > 0
     if descend:
-        within_null = k_of_surrogates(families, found, states, count, seed=seed)
+        within_null = k_of_surrogates(families, ruler, states, count)
     arguments: dict[str, Any] = {"surrogates": surrogates, "linkage": linkage}
-    arguments["symmetry"] = "none" if found is None else found.describe()
+    arguments |= {"distance": distance} | _described(ruler)
     return xr.Dataset(
         {
-            **_tree(distance, linkage),
-            **_surrogate_trees(nulls, linkage, seed),
-            **_statistics_variables(observed, surrogate),
+            **pair_variables(between, overlap, linkage, DISTANCES[distance]),
+            **surrogate_trees(nulls, ruler=ruler, linkage=linkage, seed=seed),
+            **statistics_variables(between, overlap, observed, surrogate),
+            "judged": labelled("null", judged, "whether a verdict asks for this null"),
             "cluster": labelled("replica", families.labels, "family at the top level"),
             "cluster_size": labelled("top", families.sizes, "members of the family"),
             "K_within": labelled("top", families.K, "K inside the family"),
@@ -145,6 +159,7 @@ def hierarchy(
         coords={"null": [null.name for null in nulls]},
         attrs={
             **provenance("hierarchy", SOURCE, seed, **arguments),
+            "distance": distance,
             "rule": RULE,
             "second_level": _note(families, descend),
         },
@@ -154,17 +169,19 @@ def hierarchy(
 def hierarchy_findings(dataset: xr.Dataset) -> list[Finding]:
     """Judge a Dataset of `hierarchy`: families, families within them, alike beyond chance.
 
-    The last compares the mean distance with the norm-matched null, which plain points do not have.
+    The last compares the mean distance with the norm-matched null, which plain points do not have
+    and which means nothing for distances between functions.
     """
     families = _families(dataset)
     findings = [families, _families_within(dataset, families.verdict)]
-    return findings + ([_alike(dataset)] if "norm-matched" in dataset["null"] else [])
+    of_networks = "norm-matched" in dataset["null"] and distance_kind(dataset) == "orbit"
+    return findings + ([_alike(dataset)] if of_networks else [])
 
 
 def _families(dataset: xr.Dataset) -> Finding:
     interval = jackknife_k(dataset["distance"].values)
-    null = dataset["K_null"].values
-    verdict = judge(interval.value, null)
+    null = judged(dataset, "K_null")
+    verdict = judge(interval.value, null.values)
     answers: dict[Verdict, str] = {
         "supported": "Solutions form families beyond chance",
         "not supported": "Solutions form no families beyond chance",
@@ -172,11 +189,11 @@ def _families(dataset: xr.Dataset) -> Finding:
     }
     return Finding(
         protocol="hierarchy",
-        question="Do the solutions form families?",
+        question=f"Do the solutions form families{BY[distance_kind(dataset)]}?",
         statement=f"{answers[verdict]}: {_against(interval.value, dataset['K_null'])}.",
         **interval._asdict(),
-        **_null_fields(interval.value, dataset["K_null"]),
-        rule=RULE,
+        **_null_fields(interval.value, null),
+        rule=RULE + which_null(dataset),
         verdict=verdict,
     )
 
@@ -185,7 +202,7 @@ def _families_within(dataset: xr.Dataset, first: str) -> Finding:
     """Judge the second level; its K is the mean over the families that are large enough."""
     tested = dataset["K_within"].notnull().values
     value = float(dataset["K_within"].mean()) if tested.any() else None
-    null = dataset["K_within_null"].isel(top=np.flatnonzero(tested))
+    null = judged(dataset, "K_within_null").isel(top=np.flatnonzero(tested))
     null = null.sum("top", skipna=False) / max(1, tested.sum())
     measured = value is not None and bool(np.isfinite(null).all())
     verdict: Verdict = "not supported" if first == "not supported" else "undecided"
@@ -203,11 +220,12 @@ def _families_within(dataset: xr.Dataset, first: str) -> Finding:
     }
     return Finding(
         protocol="hierarchy",
-        question="Do the solutions form families within families?",
+        question=f"Do the solutions form families within families{BY[distance_kind(dataset)]}?",
         statement=f"{answers[verdict]}: {seen}.",
         value=value,
         **(_null_fields(value, null) if measured and value is not None else {}),
-        rule=f"Supported only if the top level is, and the mean K inside its families is. {RULE}",
+        rule=f"Supported only if the top level is, and the mean K inside its families is. "
+        f"{RULE}{which_null(dataset)}",
         verdict=verdict,
     )
 
@@ -238,6 +256,24 @@ def _alike(dataset: xr.Dataset) -> Finding:
     )
 
 
+def judged(dataset: xr.Dataset, name: str) -> xr.DataArray:
+    """Return a variable of the surrogates for the nulls that a verdict asks for."""
+    values = dataset[name]
+    return values.isel(null=np.flatnonzero(dataset["judged"])) if "judged" in dataset else values
+
+
+def which_null(dataset: xr.Dataset) -> str:
+    """Say which null a rule means where it is not all of them."""
+    if "function star" not in dataset["null"]:
+        return ""
+    return " The null is the function star: surrogate weights compute something else."
+
+
+def distance_kind(dataset: xr.Dataset) -> str:
+    """Return by what the replicas were compared."""
+    return str(dataset.attrs.get("distance", "orbit"))
+
+
 def _against(value: float, null: xr.DataArray) -> str:
     means = [f"{float(one.mean()):.3g} ({one['null'].item()})" for one in null]
     return f"K is {value:.3g}, that of surrogates {' and '.join(means)}"
@@ -250,35 +286,12 @@ def _null_fields(value: float, null: xr.DataArray) -> dict[str, Any]:
     return {"null": str(null["null"].values[place]), "null_value": -mean, "p": p}
 
 
-def _checked(
-    points: Float[Tensor, "replica n"] | xr.DataArray | xr.Dataset, symmetry: Symmetry | None
-) -> Tensor:
-    """Return the points as a floating tensor [replica, n] that can be clustered."""
-    states = points_of(points)
-    if symmetry is None and not states.is_floating_point():
-        states = states.double()
-    if states.ndim != 2 or len(states) < 4:
-        raise ValueError(f"points: expected [replica ≥ 4, n], got shape {tuple(states.shape)}")
-    if symmetry is not None and states.shape[1] != symmetry.n:
-        raise ValueError(
-            f"points: of length {states.shape[1]:,}, but the module has {symmetry.n:,} parameters"
-        )
-    bad = torch.nonzero(~torch.isfinite(states).all(1))[:, 0].tolist()
-    if bad:
-        raise ValueError(f"points: replicas {bad} are not finite; leave them out, visibly")
-    return states
-
-
-def _refuse_copies(distance: np.ndarray, points: Tensor) -> None:
-    """Refuse networks at no distance: a checkpoint given twice would pass for a family."""
-    norm = float(torch.linalg.vector_norm(points, dim=1).max())
-    near = distance <= 16 * torch.finfo(points.dtype).eps * norm
-    first, second = np.nonzero(np.triu(near, 1))
-    if len(first):
-        raise ValueError(
-            f"points: replicas {first[0]} and {second[0]} are the same network up to symmetry "
-            f"({len(first)} such pairs), which would pass for a family; leave copies out"
-        )
+def _described(ruler: Ruler) -> dict[str, Any]:
+    if ruler.functional and ruler.landscape is not None:
+        return {"samples": len(ruler.landscape.x)}
+    if ruler.symmetry is None or ruler.kind == "weights":
+        return {"symmetry": "none"}
+    return {"symmetry": ruler.symmetry.describe()}
 
 
 def _note(families: Families, descend: bool) -> str:
@@ -287,35 +300,3 @@ def _note(families: Families, descend: bool) -> str:
     if not len(families.tested):
         return f"not tested: no family of the top level has {LEAST_MEMBERS} different members"
     return "not tested: the top level is not supported"
-
-
-def _tree(distance: np.ndarray, linkage: Linkage) -> xr.Dataset:
-    tree = tree_of(distance, linkage, ordered=True)
-    return xr.Dataset(
-        {
-            "distance": labelled(("replica", "other"), distance, "distance, symmetry removed"),
-            "linkage": labelled(("merge", "column"), tree, "joined, joined, height, members"),
-            "order": labelled("replica", leaves_list(tree), "order of the leaves"),
-        }
-    )
-
-
-def _surrogate_trees(nulls: tuple[Null, ...], linkage: Linkage, seed: int) -> xr.Dataset:
-    """Return the tree of the first surrogate of each null, to be drawn beside that of the data."""
-    trees = [
-        _tree(distances(null.symmetry, draw_surrogate(null, 0, seed=seed), seed=seed), linkage)
-        for null in nulls
-    ]
-    joined = xr.concat(trees, "null")
-    return joined.rename({name: f"surrogate_{name}" for name in joined.data_vars})
-
-
-def _statistics_variables(
-    observed: TreeStatistics, surrogate: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    variables = {}
-    for name, value in observed._asdict().items():
-        variables[name] = labelled((), value, LABELS[name])
-        nulls = labelled(("null", "surrogate"), surrogate[name], f"{LABELS[name]}, surrogates")
-        variables[f"{name}_null"] = nulls
-    return variables

@@ -3,51 +3,69 @@
 The unit is a cell (one setting of all hyper-parameters), with measures and test error averaged over
 its replicas: replicas of one cell say little new about hyper-parameters. Cells are compared that
 differ in *one* hyper-parameter (Jiang et al., arXiv 1912.02178), for a correlation over all cells
-may come from one that moves both quantities. The question is that of arXiv 2407.20724.
+may come from one that moves both quantities. The question is that of arXiv 2407.20724. How well a
+network generalises is its test error; beside it stand the gaps between test and training error and
+between test and training loss. All measures ask one question, so their p-values are corrected for
+their number (Holm 1979, Scand. J. Stat. 6, 65).
 """
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
+from spinscape.glass import rank_relations
+from spinscape.glass.cells import TARGETS, agreement, by_axis, cells_of, counted, target_of
+from spinscape.glass.rank_relations import related
 from spinscape.glass.records import labelled, provenance
-from spinscape.statistics import Finding, kendall, p_value, pair_bootstrap
+from spinscape.statistics import Finding, kendall
 
-__all__ = ["AXES", "MEASURES", "generalisation", "generalisation_findings"]
+__all__ = ["AXES", "MEASURES", "TARGETS", "generalisation", "generalisation_findings"]
 
 SOURCE = "one hyper-parameter at a time: arXiv 1912.02178; question of arXiv 2407.20724"
-AXES = ("learning_rate", "weight_decay", "batch_size", "width")
-MEASURES = {"roughness": "roughness index", "local_energy": "local energy"}
-SHUFFLES = 999
+AXES = ("learning_rate", "weight_decay", "batch_size", "width", "optimizer")
+MEASURES = {
+    "roughness": "roughness index",
+    "local_energy": "local energy",
+    "walk_ruggedness": "inverse correlation length of walks",
+    "adaptive_sharpness": "adaptive sharpness",
+    "relative_flatness": "relative flatness (large: sharp)",
+    "hessian_trace": "Hessian trace",
+    "local_entropy": "local entropy",
+    "learning_coefficient": "local learning coefficient",
+}
 LEVEL = 0.05
 STRONG = 0.5
-FEWEST_CELLS = 4
 WORDS = {
     "tau": "Kendall τ, one setting at a time",
     "tau_all": "Kendall τ over all settings",
     "p": "p-value against shuffled errors",
+    "p_holm": "the same, corrected for the number of measures",
+    "p_without": "p-value with this setting left out",
+    "p_without_holm": "the same, corrected for the number of measures",
+    "tau_axis": "Kendall τ along one setting",
+    "tau_null": "Kendall τ of shuffled errors",
+    "tau_of": "Kendall τ with each target, one setting at a time",
+    "p_of": "p-value against a shuffled target",
+    "tau_of_null_low": "lower end of the middle of Kendall τ with a shuffled target",
+    "tau_of_null_high": "upper end of the same",
 }
-
-
-class _Cells(NamedTuple):
-    """Means over the replicas of each cell, and the pairs of cells that differ in one axis."""
-
-    measures: dict[str, Float[np.ndarray, "cell"]]
-    error: Float[np.ndarray, "cell"]
-    pairs: Int[np.ndarray, "pair 2"]
-    axis: Int[np.ndarray, "pair"]
-    used: int
+DIMENSIONS = {
+    "tau_axis": ("measure", "axis"),
+    "p_without": ("measure", "axis"),
+    "p_without_holm": ("measure", "axis"),
+    "tau_null": ("measure", "shuffle"),
+}
 
 
 def generalisation(
     measured: xr.Dataset,
     *,
-    measures: Sequence[str] = tuple(MEASURES),
-    axes: Sequence[str] = AXES,
+    measures: Sequence[str] | None = None,
+    axes: Sequence[str] | None = None,
+    target: str = "test_error",
     level: float = 0.95,
     seed: int,
 ) -> xr.Dataset:
@@ -56,11 +74,14 @@ def generalisation(
     Parameters
     ----------
     measured : Dataset
-        Over ``replica``: the measures, ``test_error``, the hyper-parameters, and where there are
-        any ``reached`` (the training loss aimed at) and ``diverged``; replicas that did not reach
-        it or diverged do not count.
-    measures, axes : sequence of str
-        Names of variables.
+        Over ``replica``: the measures, ``test_error``, the hyper-parameters (numbers or words), and
+        where there are any ``train_error``, ``test_loss``, ``train_loss``, ``reached`` (the
+        training loss aimed at) and ``diverged``; replicas that did not reach it, diverged, or have
+        a measure that is not finite do not count.
+    measures, axes : sequence of str, optional
+        Names of variables; if not given, all of `MEASURES` and `AXES` that there are.
+    target : {"test_error", "gap_error", "gap_loss"}
+        What is judged: the test error, or test less training error or loss.
     level : float
         Of the intervals.
     seed : int
@@ -69,54 +90,90 @@ def generalisation(
     Returns
     -------
     Dataset
-        Over ``measure``: ``tau``, the mean over axes of the mean of sign(Δmeasure · Δerror) over
+        Over ``measure``: ``tau``, the mean over axes of the mean of sign(Δmeasure · Δtarget) over
         pairs of cells that differ in that axis alone, and ``tau_low``, ``tau_high`` (cells redrawn,
         which is conservative: the noise of single pairs counts several times); ``tau_all``,
         Kendall's τ_b over all cells, with its interval; ``tau_axis`` [measure, axis]; ``p`` and
         ``p_without`` [measure, axis], one-sided p-values of ``tau`` and of the same with one axis
-        left out, against errors shuffled among the cells; ``tau_null`` [measure, shuffle]. NaN
-        where there are too few cells, or where all have one value. In the attributes: ``cells``,
+        left out, against targets shuffled among the cells, and corrected by Holm for the number of
+        measures ``p_holm``, ``p_without_holm``; ``tau_null`` [measure, shuffle]. Over ``measure``
+        and ``target``, for all targets that there are: ``tau_of``, its interval, ``p_of`` and the
+        range that holds `level` of its null, ``tau_of_null_low`` and ``…_high``. NaN where there
+        are too few cells, or where all have one value. In the attributes: ``target``, ``cells``,
         ``used`` (replicas in them), the range of their training losses (``least_loss``,
-        ``most_loss``), ``tau_train_loss``, the same τ between training loss and test error as a
+        ``most_loss``), ``tau_train_loss``, the same τ between training loss and target as a
         control, and ``rugged_slices``, the mean fraction of slices with more than one minimum.
+
+    Raises
+    ------
+    ValueError
+        If the target is unknown or not there, or there is no measure or axis.
     """
-    cells = _cells(measured, measures, axes)
-    shape = (len(measures),)
-    numbers = ("tau", "tau_low", "tau_high", "tau_all", "tau_all_low", "tau_all_high", "p")
-    found = {name: np.full(shape, np.nan) for name in numbers}
-    by_axis, without = (np.full((*shape, len(axes)), np.nan) for _ in range(2))
-    null = np.full((*shape, SHUFFLES), np.nan)
-    enough = len(cells.error) >= FEWEST_CELLS and len(cells.pairs) > 1
-    for k, name in enumerate(measures if enough else ()):
-        values = cells.measures[name]
-        if not (np.ptp(values) > 0 and np.ptp(cells.error) > 0):
-            continue
-        signs = _agreement(values, cells.error, cells.pairs)
-        average = partial(_average_of, signs, cells.axis)
-        rows = np.arange(len(signs))
-        one = pair_bootstrap(rows, cells.pairs, average, level=level, seed=seed)
-        found["tau"][k], found["tau_low"][k], found["tau_high"][k], _ = one
-        every = kendall(values, cells.error, level=level, seed=seed)
-        found["tau_all"][k], found["tau_all_low"][k], found["tau_all_high"][k], _ = every
-        by_axis[k] = _by_axis(signs, cells.axis, len(axes))
-        chance = _shuffled(values, cells, len(axes), seed)
-        null[k] = np.nanmean(chance, axis=1)
-        found["p"][k] = p_value(one.value, null[k], "greater")
-        without[k] = _p_without(by_axis[k], chance)
-    result = xr.Dataset(
-        {
-            name: labelled("measure", v, WORDS.get(name, f"{name} bound"))
-            for name, v in found.items()
-        },
-        coords={"measure": list(measures), "axis": list(axes)},
-        attrs=provenance("generalisation", SOURCE, seed, level=level, measures=list(measures)),
-    )
-    both = ("measure", "axis")
-    result["tau_axis"] = labelled(both, by_axis, "Kendall τ along one setting")
-    result["p_without"] = labelled(both, without, "p-value with this setting left out")
-    result["tau_null"] = labelled(("measure", "shuffle"), null, "Kendall τ of shuffled errors")
-    counts = {"cells": len(cells.error), "used": cells.used, "replicas": measured.sizes["replica"]}
-    result.attrs |= {"level": level, **counts, **_circumstances(measured, axes)}
+    measures = _present(measured, measures, MEASURES, "measures")
+    axes = _present(measured, axes, AXES, "axes")
+    targets = [name for name in TARGETS if target_of(measured, name) is not None]
+    if target not in targets:
+        raise ValueError(f"target={target!r}: expected one of those there are, {targets}")
+    cells = cells_of(measured, measures, axes, targets)
+    found = _blank(len(measures), len(axes), len(targets))
+    for k, name in enumerate(measures):
+        for j, other in enumerate(targets):
+            one = related(cells, name, other, len(axes), level, seed)
+            if one is None:
+                continue
+            ends = np.quantile(one.null, [(1 - level) / 2, (1 + level) / 2])
+            numbers = (*one.tau[:3], one.p, *ends)
+            for column, number in zip(_OF_TARGETS, numbers, strict=True):
+                found[column][k, j] = number
+            if other == target:
+                every = kendall(cells.means[name], cells.means[other], level=level, seed=seed)
+                numbers = (*one.tau[:3], *every[:3], one.p)
+                for column, number in zip(_OF_MEASURES, numbers, strict=True):
+                    found[column][k] = number
+                found["tau_axis"][k], found["tau_null"][k] = one.axis, one.null
+                found["p_without"][k] = one.without
+    found["p_holm"] = _holm(found["p"])
+    found["p_without_holm"] = np.stack([_holm(p) for p in found["p_without"].T], axis=1)
+    result = _dataset(found, measures, axes, targets)
+    settings = {"level": level, "measures": list(measures), "target": target}
+    result.attrs.update(provenance("generalisation", SOURCE, seed, **settings))
+    counts = {
+        "cells": len(cells.means[target]),
+        "used": cells.used,
+        "replicas": measured.sizes["replica"],
+    }
+    around = _circumstances(measured, axes, target)
+    result.attrs |= {"level": level, "target": target, **counts, **around}
+    return result
+
+
+_OF_MEASURES = ("tau", "tau_low", "tau_high", "tau_all", "tau_all_low", "tau_all_high", "p")
+_OF_TARGETS = (
+    "tau_of",
+    "tau_of_low",
+    "tau_of_high",
+    "p_of",
+    "tau_of_null_low",
+    "tau_of_null_high",
+)
+
+
+def _blank(measures: int, axes: int, targets: int) -> dict[str, np.ndarray]:
+    found = {name: np.full(measures, np.nan) for name in _OF_MEASURES}
+    found |= {name: np.full((measures, targets), np.nan) for name in _OF_TARGETS}
+    found |= {name: np.full((measures, axes), np.nan) for name in ("tau_axis", "p_without")}
+    return found | {"tau_null": np.full((measures, rank_relations.SHUFFLES), np.nan)}
+
+
+def _dataset(
+    found: dict[str, np.ndarray], measures: Sequence[str], axes: Sequence[str], targets: list[str]
+) -> xr.Dataset:
+    coords = {"measure": list(measures), "axis": list(axes), "target": targets}
+    result = xr.Dataset(coords=coords)
+    for name, values in found.items():
+        usual = ("measure", "target") if values.ndim > 1 else ("measure",)
+        words = WORDS.get(name, f"{name} bound")
+        result[name] = labelled(DIMENSIONS.get(name, usual), values, words)
     return result
 
 
@@ -127,36 +184,39 @@ def generalisation_findings(correlated: xr.Dataset) -> list[Finding]:
 
 def _finding(one: xr.Dataset) -> Finding:
     name = MEASURES.get(str(one["measure"].item()), str(one["measure"].item()))
-    counted = (
+    target = TARGETS[one.attrs["target"]]
+    networks = (
         f"{one.attrs['used']} of {one.attrs['replicas']} networks, in {one.attrs['cells']} settings"
     )
     common: dict[str, Any] = {
         "protocol": "ruggedness",
-        "question": f"At equal training loss, do {name} and test error go together?",
-        "null": "test errors shuffled among the settings: τ is 0 on average",
+        "question": f"At equal training loss, do {name} and {target} go together?",
+        "null": f"{target}s shuffled among the settings: τ is 0 on average",
         "null_value": 0.0,
         "rule": (
             "τ compares settings that differ in one hyper-parameter and averages over these. "
-            f"Supported if p < {LEVEL} against shuffled errors with each hyper-parameter left out "
-            "in turn, lest a single one that moves both carry it; not supported if with all of "
-            f"them p ≥ {LEVEL} and the interval excludes a strong relation (τ ≥ {STRONG}); else "
-            "undecided"
+            f"Supported if p < {LEVEL}, corrected by Holm for the number of measures, against "
+            "shuffled errors with each hyper-parameter left out in turn, lest a single one that "
+            "moves both carry it; not supported if with all of them the uncorrected p ≥ "
+            f"{LEVEL} and the interval excludes a strong relation (τ ≥ {STRONG}); else undecided"
         ),
     }
     value = float(one["tau"])
     if not np.isfinite(value):
-        why = f"{counted}, reached the training loss aimed at: too few to compare, or all alike"
+        why = f"{networks}, reached the training loss aimed at: too few to compare, or all alike"
         return Finding(**common, statement=f"Undecided: {why}", value=None, verdict="undecided")
     along = one["tau_axis"].dropna("axis")
-    without = one["p_without"].dropna("axis").values
-    p, low, high = float(one["p"]), float(one["tau_low"]), float(one["tau_high"])
+    without = one["p_without_holm"].dropna("axis").values
+    p, low, high = float(one["p_holm"]), float(one["tau_low"]), float(one["tau_high"])
     supported = len(without) > 1 and p < LEVEL and bool((without < LEVEL).all())
-    refuted = p >= LEVEL and high < STRONG
+    refuted = float(one["p"]) >= LEVEL and high < STRONG
     verdict = "supported" if supported else "not supported" if refuted else "undecided"
+    pair = f"a lower {name} and a lower {target}"
     answers = {
-        "supported": f"A lower {name} and a lower test error go together",
-        "not supported": f"A lower {name} and a lower test error do not go together",
-        "undecided": f"Whether a lower {name} and a lower test error go together is undecided",
+        "supported": f"A{pair[1:]} go together",
+        "not supported": f"A{pair[1:]} do not go together"
+        + (", but opposite ways" if high < 0 else ""),
+        "undecided": f"Whether {pair} go together is undecided",
     }
     axes = ", ".join(
         f"{str(axis).replace('_', ' ')} {tau:.2g}"
@@ -164,8 +224,8 @@ def _finding(one: xr.Dataset) -> Finding:
     )
     return Finding(
         **common,
-        statement=f"{answers[verdict]}: over {counted}, τ = {value:.2g} when one setting is varied "
-        f"at a time ({axes}){_beside(one)}",
+        statement=f"{answers[verdict]}: over {networks}, τ = {value:.2g} when one setting is "
+        f"varied at a time ({axes}){_others(one)}{_beside(one)}",
         value=value,
         low=low,
         high=high,
@@ -173,6 +233,18 @@ def _finding(one: xr.Dataset) -> Finding:
         p=p,
         verdict=verdict,
     )
+
+
+def _others(one: xr.Dataset) -> str:
+    """The same τ with the other targets."""
+    words = ""
+    for name in one["target"].values:
+        other = one.sel(target=name)
+        if str(name) != one.attrs["target"] and bool(other["tau_of"].notnull()):
+            low, high = float(other["tau_of_low"]), float(other["tau_of_high"])
+            words += f"; with the {TARGETS[str(name)]} τ = {float(other['tau_of']):.2g} "
+            words += f"({low:.2g} to {high:.2g})"
+    return words
 
 
 def _beside(one: xr.Dataset) -> str:
@@ -184,13 +256,14 @@ def _beside(one: xr.Dataset) -> str:
         low, high = one.attrs["least_loss"], one.attrs["most_loss"]
         words += f"; training losses from {low:.3g} to {high:.3g} nats"
     if np.isfinite(one.attrs.get("tau_train_loss", np.nan)):
-        words += f", whose own τ with the test error is {one.attrs['tau_train_loss']:.2g}"
+        words += f", whose own τ with the {TARGETS[one.attrs['target']]} is "
+        words += f"{one.attrs['tau_train_loss']:.2g}"
     return words
 
 
-def _circumstances(measured: xr.Dataset, axes: Sequence[str]) -> dict[str, float]:
+def _circumstances(measured: xr.Dataset, axes: Sequence[str], target: str) -> dict[str, float]:
     found: dict[str, float] = {}
-    used = _used(measured)
+    used = counted(measured, [target])
     if not used.any():
         return found
     if "rugged_slices" in measured:
@@ -198,85 +271,31 @@ def _circumstances(measured: xr.Dataset, axes: Sequence[str]) -> dict[str, float
     if "train_loss" in measured:
         losses = measured["train_loss"].values[used]
         found |= {"least_loss": float(losses.min()), "most_loss": float(losses.max())}
-        control = _cells(measured, ["train_loss"], axes)
+        control = cells_of(measured, ["train_loss"], axes, [target])
         if len(control.pairs):
-            values = control.measures["train_loss"]
-            signs = _agreement(values, control.error, control.pairs)
-            found["tau_train_loss"] = float(np.nanmean(_by_axis(signs, control.axis, len(axes))))
+            signs = agreement(control.means["train_loss"], control.means[target], control.pairs)
+            found["tau_train_loss"] = float(np.nanmean(by_axis(signs, control.axis, len(axes))))
     return found
 
 
-def _used(measured: xr.Dataset) -> Bool[np.ndarray, "replica"]:
-    used = np.isfinite(measured["test_error"].values)
-    if "reached" in measured:
-        used &= measured["reached"].values.astype(bool)
-    if "diverged" in measured:
-        used &= ~measured["diverged"].values.astype(bool)
-    return used
+def _present(
+    measured: xr.Dataset, given: Sequence[str] | None, known: Iterable[str], argument: str
+) -> list[str]:
+    """Names that are there: those given, or all known ones."""
+    names = [name for name in known if name in measured] if given is None else list(given)
+    missing = [name for name in names if name not in measured]
+    if missing or not names:
+        raise ValueError(
+            f"{argument}={names}: {missing or 'none'} among the variables of measured, "
+            f"which are {', '.join(map(str, measured.data_vars))}"
+        )
+    return names
 
 
-def _cells(measured: xr.Dataset, measures: Sequence[str], axes: Sequence[str]) -> _Cells:
-    used = _used(measured)
-    for name in measures:
-        used &= np.isfinite(measured[name].values)
-    settings = np.stack([measured[axis].values[used].astype(float) for axis in axes], axis=1)
-    cells, member = np.unique(settings, axis=0, return_inverse=True)
-    member = member.ravel()
-    sizes = np.bincount(member, minlength=len(cells))
-
-    def means(name: str) -> np.ndarray:
-        values = measured[name].values[used].astype(float)
-        return np.bincount(member, values, minlength=len(cells)) / sizes
-
-    first, second = np.triu_indices(len(cells), 1)
-    differs = cells[first] != cells[second]
-    alone = differs.sum(1) == 1
-    pairs = np.stack([first, second], axis=1)[alone]
-    axis = differs[alone].argmax(1) if len(pairs) else np.empty(0, int)
-    errors = means("test_error")
-    return _Cells({name: means(name) for name in measures}, errors, pairs, axis, int(used.sum()))
-
-
-def _agreement(
-    measure: Float[np.ndarray, "cell"], error: Float[np.ndarray, "cell"], pairs: np.ndarray
-) -> Float[np.ndarray, "pair"]:
-    first, second = pairs.T
-    return np.sign(measure[first] - measure[second]) * np.sign(error[first] - error[second])
-
-
-def _by_axis(
-    signs: Float[np.ndarray, "pair"], axis: Int[np.ndarray, "pair"], axes: int
-) -> Float[np.ndarray, "axis"]:
-    """Mean over the pairs of each axis, NaN for an axis without pairs."""
-    count = np.bincount(axis, minlength=axes)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(axis, signs, minlength=axes) / count
-
-
-def _average_of(
-    signs: Float[np.ndarray, "pair"], axis: Int[np.ndarray, "pair"], rows: np.ndarray
-) -> float:
-    drawn = rows.astype(int)
-    return float(np.nanmean(_by_axis(signs[drawn], axis[drawn], int(axis.max()) + 1)))
-
-
-def _shuffled(
-    measure: Float[np.ndarray, "cell"], cells: _Cells, axes: int, seed: int
-) -> Float[np.ndarray, "shuffle axis"]:
-    generator = np.random.default_rng(np.random.SeedSequence(seed))
-    shuffles = [generator.permutation(cells.error) for _ in range(SHUFFLES)]
-    return np.stack(
-        [_by_axis(_agreement(measure, e, cells.pairs), cells.axis, axes) for e in shuffles]
-    )
-
-
-def _p_without(
-    by_axis: Float[np.ndarray, "axis"], null: Float[np.ndarray, "shuffle axis"]
-) -> Float[np.ndarray, "axis"]:
-    """One-sided p-values with each axis left out; NaN where no other axis is left."""
-    result = np.full(len(by_axis), np.nan)
-    for axis in np.flatnonzero(np.isfinite(by_axis)):
-        rest = np.isfinite(by_axis) & (np.arange(len(by_axis)) != axis)
-        if rest.any():
-            result[axis] = p_value(by_axis[rest].mean(), null[:, rest].mean(1), "greater")
+def _holm(p: Float[np.ndarray, "measure"]) -> Float[np.ndarray, "measure"]:
+    """p-values corrected for their number by Holm's step-down rule; NaN counts as no test."""
+    result = p.copy()
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    factors = np.arange(len(order), 0, -1)
+    result[order] = np.minimum(np.maximum.accumulate(factors * p[order]), 1.0)
     return result

@@ -14,11 +14,12 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import cut_tree
 from torch import Tensor
 
+from spinscape.glass.mixing import FunctionStar
+from spinscape.glass.rulers import Ruler, is_flat
 from spinscape.glass.surrogates import Null, nulls_of
 from spinscape.glass.ultrametricity import hed_young_domany_k
-from spinscape.nets.symmetry import Symmetry
 
-__all__ = ["LEAST_MEMBERS", "Families", "families_of", "is_flat", "k_of_surrogates", "top_clusters"]
+__all__ = ["LEAST_MEMBERS", "Families", "families_of", "k_of_surrogates", "top_clusters"]
 
 LEAST_MEMBERS = 8
 GAP_SHARE = 0.5
@@ -40,7 +41,7 @@ class Families(NamedTuple):
 def families_of(
     distance: Float[np.ndarray, "replica replica"],
     tree: Float[np.ndarray, "merge 4"],
-    points: Float[Tensor, "replica n"],
+    rounding: float,
 ) -> Families:
     """Cut the tree at its top level and take K inside each family of at least 8 (else NaN)."""
     labels = top_clusters(tree, LEAST_MEMBERS)
@@ -48,36 +49,27 @@ def families_of(
     within = np.full(len(sizes), np.nan)
     for label in np.flatnonzero(sizes >= LEAST_MEMBERS):
         inside = distance[np.ix_(labels == label, labels == label)]
-        if not is_flat(inside, points):
+        if not is_flat(inside, rounding):
             within[label] = hed_young_domany_k(inside)
     return Families(labels, sizes, within)
 
 
 def k_of_surrogates(
     families: Families,
-    symmetry: Symmetry | None,
+    ruler: Ruler,
     points: Float[Tensor, "replica n"],
-    statistics: Callable[[Sequence[Null]], dict[str, Float[np.ndarray, "null surrogate"]]],
-    *,
-    seed: int,
+    statistics: Callable[[Sequence[Null | FunctionStar]], dict[str, np.ndarray]],
 ) -> Float[np.ndarray, "null top surrogate"]:
     """K of each family's own surrogates, NaN where the family cannot be tested."""
-    nulls: list[Null] = []
+    nulls: list[Null | FunctionStar] = []
     for label in families.tested:
         members = torch.from_numpy(families.labels == label).to(points.device)
-        nulls += nulls_of(symmetry, points[members], seed=seed, stream=(2, int(label)))
+        nulls += nulls_of(ruler, points[members], stream=(2, int(label)))
     values = statistics(nulls)["K"]
     values = values.reshape(len(families.tested), -1, values.shape[1]).transpose(1, 0, 2)
     result = np.full((len(values), len(families.sizes), values.shape[2]), np.nan)
     result[:, families.tested] = values
     return result
-
-
-def is_flat(distance: Float[np.ndarray, "m m"], points: Float[Tensor, "replica n"]) -> bool:
-    """Whether distances differ by no more than the rounding of the points they are between."""
-    norm = float(torch.linalg.vector_norm(points, dim=1).max())
-    sides = distance[np.triu_indices(len(distance), 1)]
-    return float(np.ptp(sides)) <= 16 * torch.finfo(points.dtype).eps * max(norm, sides.max())
 
 
 def top_clusters(

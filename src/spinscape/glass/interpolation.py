@@ -7,8 +7,6 @@ the same statistics, and matching the units would remove the second. The questio
 2407.20724, the method is ours.
 """
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,9 @@ from torch import Tensor
 from spinscape.glass.alignment import align_pairs
 from spinscape.glass.barriers import SOURCE, along, positions
 from spinscape.glass.energies import batch_of
+from spinscape.glass.hidden_units import hidden_units_of
 from spinscape.glass.moves import generators
+from spinscape.glass.pairings import balanced_pairs
 from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.landscape.paths import BARRIERS, path_barrier
@@ -29,9 +29,10 @@ from spinscape.nets.chunks import pieces
 from spinscape.nets.symmetry import Symmetry
 from spinscape.statistics import Finding, Interval, pair_bootstrap
 
-__all__ = ["KINDS", "balanced_pairs", "permutation_findings", "permutation_paths"]
+__all__ = ["KINDS", "permutation_findings", "permutation_paths"]
 
-KINDS = ("own copy", "independent", "random matching", "aligned")
+BY_ACTIVATIONS = "aligned by activations"
+KINDS = ("own copy", "independent", "random matching", "aligned", BY_ACTIVATIONS)
 BLOCK_ELEMENTS = 2**24
 """Numbers in one block of end points: 64 MiB in single precision."""
 
@@ -45,12 +46,14 @@ def permutation_paths(
     seed: int = 0,
     symmetry: Symmetry | None = None,
 ) -> xr.Dataset:
-    """Loss along straight paths between solutions and copies of solutions, of four kinds.
+    """Loss along straight paths between solutions and copies of solutions, of five kinds.
 
     *own copy*: a solution and itself with all hidden units renumbered at random, which computes the
     same function. *independent*: two solutions as trained. *aligned*: the same two, the ReLU scale
-    removed and the units of the second matched to those of the first. *random matching*, the null
-    of that: the scale removed and the units matched at random.
+    removed and the units of the second matched to those of the first by their weights. *aligned by
+    activations*: matched by what they do on the landscape's samples; left out where the module is
+    no chain, so that activations are not known. *random matching*, the null of both: the scale
+    removed and the units matched at random.
 
     Parameters
     ----------
@@ -87,82 +90,66 @@ def permutation_paths(
     if pairs < 1:
         raise ValueError(f"pairs={pairs}: expected 1 or more")
     found = symmetries.of(landscape.module, symmetry)
+    kinds = _kinds(landscape, found)
     lam = positions(resolution)
     chosen = balanced_pairs(len(states), pairs, seed)
     streams = generators(seed, len(chosen))
     blocks = []
     for rows in pieces(len(chosen), max(1, BLOCK_ELEMENTS // states.shape[1])):
-        ends = _ends(found, states, chosen[rows], streams[rows], seed)
-        blocks.append([along(landscape, *ends[kind], lam) for kind in KINDS])
+        ends = _ends(landscape, found, states, chosen[rows], streams[rows], seed, kinds)
+        blocks.append([along(landscape, *ends[kind], lam) for kind in kinds])
     loss, error, distance = (
-        torch.stack([torch.cat([block[k][i] for block in blocks]) for k in range(len(KINDS))])
+        torch.stack([torch.cat([block[k][i] for block in blocks]) for k in range(len(kinds))])
         for i in range(3)
     )
-    return _dataset(loss, error, distance, chosen, lam, found, seed)
-
-
-def balanced_pairs(replicas: int, pairs: int, seed: int) -> Int[Tensor, "pair 2"]:
-    """Choose different pairs of replicas, each replica in equally many of them (or one more).
-
-    All replicas but one stand on a circle, in random order, and the circle is turned: the pairs
-    across it are a round in which everybody has a partner. If their number is odd, a turn is a
-    tour through all of them (Walecki's), of which every other pair is taken first.
-    """
-    ring = np.random.default_rng(np.random.SeedSequence(seed)).permutation(replicas)
-    circle, odd = replicas - 1, replicas % 2
-    zigzag = [(k + 1) // 2 * (1 if k % 2 else -1) for k in range(circle)]
-
-    def every() -> Iterator[tuple[int, int]]:
-        for turn in range(circle // (1 + odd)):
-            tour = [circle, *((turn + place) % circle for place in zigzag)]
-            for k in (*range(0, replicas, 2), *(range(1, replicas, 2) if odd else ())):
-                pair = int(ring[tour[k]]), int(ring[tour[(k + 1) % replicas]])
-                yield pair[::-1] if turn % 2 else pair
-
-    return torch.tensor(list(islice(every(), pairs)))
+    return _dataset(loss, error, distance, chosen, lam, kinds, found, seed)
 
 
 def permutation_findings(paths: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> list[Finding]:
     """Judge whether matching removes barriers, and whether own copies are as far as strangers."""
-    return [_removed(paths, level, seed), _conjecture(paths, level, seed)]
+    found = [_removed(paths, "aligned", level, seed), _conjecture(paths, level, seed)]
+    if BY_ACTIVATIONS in paths["kind"].values:
+        found.append(_removed(paths, BY_ACTIVATIONS, level, seed))
+    return found
 
 
 LEAST_REMOVED = 0.5
 ALIKE = (0.8, 1.25)
 
 
-def _removed(paths: xr.Dataset, level: float, seed: int) -> Finding:
-    """Share of the barrier between independent solutions that the best matching removes."""
+def _removed(paths: xr.Dataset, kind: str, level: float, seed: int) -> Finding:
+    """Share of the barrier between independent solutions that a matching removes."""
+    by, best = (" by what they do on data", "that") if kind == BY_ACTIVATIONS else ("", "the best")
     height = {str(kind): paths["barrier"].sel(kind=kind).values for kind in paths["kind"].values}
     common: dict[str, Any] = {
         "protocol": "permutation",
-        "question": "Does matching hidden units remove the barrier between two solutions?",
+        "question": f"Does matching hidden units{by} remove the barrier between two solutions?",
         "null": "a random matching of the units, which removes nothing",
         "null_value": 0.0,
         "rule": (
-            "Of the barrier after a random matching, the best one removes a fraction: supported if "
+            f"Of the barrier after a random matching, {best} one removes a fraction: supported if "
             f"its interval lies above {LEAST_REMOVED}, not supported if it lies below, else "
             "undecided; the ReLU scale is removed in both"
         ),
     }
-    ratio = _ratio(paths, "aligned", "random matching", level, seed)
+    ratio = _ratio(paths, kind, "random matching", level, seed)
     if ratio is None or not np.isfinite(height["independent"]).all():
         return Finding(**common, **_nothing(paths))
     value, low, high = 1 - ratio.value, 1 - ratio.high, 1 - ratio.low
     above, below = low > LEAST_REMOVED, high < LEAST_REMOVED
     verdict = "supported" if above else "not supported" if below else "undecided"
     answers = {
-        "supported": "Matching hidden units removes most of the barrier",
-        "not supported": "Matching hidden units does not remove most of the barrier",
-        "undecided": "Whether matching hidden units removes most of the barrier is undecided",
+        "supported": f"Matching hidden units{by} removes most of the barrier",
+        "not supported": f"Matching hidden units{by} does not remove most of the barrier",
+        "undecided": f"Whether matching hidden units{by} removes most of the barrier is undecided",
     }
     return Finding(
         **common,
         statement=(
-            f"{answers[verdict]}: between {len(height['aligned'])} pairs of independent solutions "
+            f"{answers[verdict]}: between {len(height[kind])} pairs of independent solutions "
             f"it is {height['independent'].mean():.3g} nats on average as trained, "
             f"{height['random matching'].mean():.3g} after a random and "
-            f"{height['aligned'].mean():.3g} after the best matching; {value:.0%} of it goes"
+            f"{height[kind].mean():.3g} after {best} matching; {value:.0%} of it goes"
         ),
         value=value,
         low=low,
@@ -234,17 +221,28 @@ def _nothing(paths: xr.Dataset) -> dict[str, Any]:
     }
 
 
+def _kinds(landscape: Landscape, symmetry: Symmetry) -> tuple[str, ...]:
+    """All kinds, but by activations only where those of the units to be matched are known."""
+    try:
+        known = hidden_units_of(landscape.module).layers == symmetry.layers
+    except TypeError:
+        known = False
+    return KINDS if known else KINDS[:-1]
+
+
 def _ends(
+    landscape: Landscape,
     symmetry: Symmetry,
     points: Float[Tensor, "replica n"],
     pairs: Int[Tensor, "pair 2"],
     streams: list[torch.Generator],
     seed: int,
+    kinds: tuple[str, ...],
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Both ends of the paths of each kind."""
     a, b = (points[pairs[:, end].to(points.device)] for end in (0, 1))
     plain = symmetry.balance(a)
-    return {
+    ends = {
         "own copy": (a, symmetry.permute(a, _permutations(symmetry, streams))),
         "independent": (a, b),
         "random matching": (
@@ -253,6 +251,12 @@ def _ends(
         ),
         "aligned": (plain, align_pairs(symmetry, points, pairs, seed=seed).points),
     }
+    if BY_ACTIVATIONS in kinds:
+        matched = align_pairs(
+            symmetry, points, pairs, method="activations", module=landscape.module, x=landscape.x
+        )
+        ends[BY_ACTIVATIONS] = (plain, matched.points)
+    return ends
 
 
 def _permutations(
@@ -268,6 +272,7 @@ def _dataset(
     distance: Float[Tensor, "kind path"],
     pairs: Int[Tensor, "path 2"],
     lam: Float[Tensor, "lam"],
+    kinds: tuple[str, ...],
     symmetry: Symmetry,
     seed: int,
 ) -> xr.Dataset:
@@ -288,7 +293,7 @@ def _dataset(
             "pair": labelled(("path", "end"), pairs, "replicas at the ends"),
         },
         coords={
-            "kind": list(KINDS),
+            "kind": list(kinds),
             "lam": ("lam", lam.numpy(), {"long_name": "position on the path", "units": "1"}),
         },
         attrs=provenance("permutation_paths", SOURCE, seed, **arguments),

@@ -8,20 +8,25 @@ beside it.
 
 A Metropolis walk needs a *symmetric* move: the probability of proposing b from a equals that of
 proposing a from b. Both moves here are Gaussian steps whose size does not depend on where the
-walker is, which is symmetric.
+walker is, which is symmetric. A move that is not, or whose walker keeps more than a point, brings
+its own walker instead of these two methods (`walks.OwnWalker`; `langevin.Langevin` does).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["FilterGaussian", "Gaussian", "Move", "generators", "noise"]
+__all__ = ["FilterGaussian", "Gaussian", "Move", "check_step", "generators", "noise"]
+
+TARGET = 0.234
+"""Acceptance to tune Gaussian steps to: the best in many dimensions (Roberts, Gelman & Gilks 1997)
+"""
 
 
 class Move(Protocol):
@@ -40,7 +45,7 @@ class Move(Protocol):
         fixed: Float[Tensor, "walker n"],
         generators: Sequence[torch.Generator],
     ) -> Float[Tensor, "walker n"]:
-        """The points that the walkers try next."""
+        """The points that the walkers try next; `fixed` comes times the walker's tuned scale."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,10 @@ class Gaussian:
     """
 
     step: float
+    target: ClassVar[float] = TARGET
 
     def __post_init__(self) -> None:
-        _check_step(self.step)
+        check_step(self.step)
 
     def init(self, points: Float[Tensor, "walker n"]) -> Float[Tensor, "1 1"]:
         """One standard deviation for all."""
@@ -107,9 +113,10 @@ class FilterGaussian:
 
     step: float
     filters: Sequence[Tensor]
+    target: ClassVar[float] = TARGET
 
     def __post_init__(self) -> None:
-        _check_step(self.step)
+        check_step(self.step)
         object.__setattr__(self, "filters", tuple(getattr(self.filters, "filters", self.filters)))
         if not self.filters:
             raise ValueError("filters: none given; Gaussian(step) moves points without filters")
@@ -176,6 +183,7 @@ def _owners(filters: Sequence[Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
     return owner.to(like.device), sizes.to(like.device, like.dtype)
 
 
-def _check_step(step: float) -> None:
+def check_step(step: float) -> None:
+    """Refuse a size of steps that is not positive and finite."""
     if not (isfinite(step) and step > 0):
         raise ValueError(f"step={step}: expected a positive number, the size of one step")

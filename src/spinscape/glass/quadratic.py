@@ -1,4 +1,7 @@
-"""The quadratic law: how fast the energy of a free walk rises if the landscape is its own bowl."""
+"""The quadratic law: how fast the energy of a free walk rises if the landscape is its own bowl.
+
+What exceeds it is the ruggedness of a free walk.
+"""
 
 from typing import Any
 
@@ -11,7 +14,7 @@ from spinscape.glass.energies import batch_of
 from spinscape.glass.moves import Move, generators
 from spinscape.glass.records import labelled, provenance
 
-__all__ = ["quadratic_law"]
+__all__ = ["excess", "quadratic_law"]
 
 
 def quadratic_law(
@@ -84,6 +87,30 @@ def quadratic_law(
         provenance("quadratic_law", "Hutchinson 1990", seed, probes=probes, step=move.step)
     )
     return result
+
+
+def excess(walk: xr.Dataset) -> xr.DataArray:
+    """What the energy of a free walk rises above the quadratic law, ``[walker, step]``.
+
+    Parameters
+    ----------
+    walk : Dataset
+        Of ``walk(…, probes=…)``; rises count from its first recorded step.
+
+    Raises
+    ------
+    ValueError
+        If the walk has no ``quadratic_law``, or is not free (the law is of free steps).
+    """
+    if "quadratic_law" not in walk:
+        raise ValueError("walk: it has no quadratic_law; give walk(…, probes=16)")
+    if {"temperature", "threshold"} & set(walk.variables):
+        raise ValueError("walk: the quadratic law is that of free steps; give a free walk")
+    law, energy = walk["quadratic_law"], walk["energy"]
+    rise = (energy - energy.isel(step=0)) - (law - law.isel(step=0))
+    name = "rise of the energy above the quadratic law"
+    found = rise.transpose("walker", "step").rename("excess")
+    return found.assign_attrs(long_name=name, units="nats")
 
 
 def _signs(like: Tensor, streams: list[torch.Generator]) -> Float[Tensor, "point n"]:

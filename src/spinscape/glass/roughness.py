@@ -1,39 +1,59 @@
-"""How rugged the ground around a solution is: slices through it, and its local energy.
+"""How rugged the ground around a solution is: slices through it, its local energy, and others.
 
-Both measures are taken at the balanced representative of a solution, along directions or noise in
-proportion to its weights, so that a rescaled copy of a network measures the same.
+All measures are taken at one representative of all networks that differ by the order and the
+scale of their hidden units, so that a permuted and rescaled copy measures the same: units are
+balanced and stand in the order of their norms. Each measure is larger on rougher or sharper ground.
 
-*Roughness index* (Wu et al., arXiv 2103.11069): along a straight slice the loss f has the
-normalised total variation T = ∫|f'| / (max f − min f), which is 1 on a slope, 2 in a symmetric well
-and more than 2 only where the loss goes up and down; the index is the standard deviation of T over
-random directions in units of its mean, 0 for an isotropic quadratic. Without slices above 2 it says
-how unevenly lopsided the wells are. *Local energy* (Pittorino et al., arXiv 2006.07897): how much
-the loss rises when every weight is multiplied by 1 + σz, z standard normal.
+*Local energy* (Pittorino et al., arXiv 2006.07897): how much
+the loss rises when every weight is multiplied by 1 + σz, z standard normal. The other measures are
+explained where they stand: `glass.roughness_along_slices`, `roughness_along_walks`, `sharpness`,
+`flatness`, `local_entropies`, `learning_coefficients`; the trace of the Hessian is that of
+`quadratic_law`.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from spinscape.glass.energies import EnergyLike, batch_of, energies_along, energy_function
-from spinscape.glass.moves import filter_scale, generators, noise
+from spinscape.glass.energies import EnergyLike, batch_of, energy_function
+from spinscape.glass.flatness import relative_flatness
+from spinscape.glass.learning_coefficients import learning_coefficient
+from spinscape.glass.local_entropies import local_entropy
+from spinscape.glass.moves import Gaussian, generators, noise
+from spinscape.glass.quadratic import quadratic_law
 from spinscape.glass.records import labelled, provenance
+from spinscape.glass.roughness_along_slices import slices, total_variation
+from spinscape.glass.roughness_along_walks import walk_ruggedness
+from spinscape.glass.sharpness import adaptive_sharpness
 from spinscape.nets import symmetry as symmetries
-from spinscape.nets.chunks import pieces
 from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.weightspace import WeightSpace
 
-__all__ = ["local_energy", "ruggedness", "slices", "total_variation"]
+__all__ = ["local_energy", "ruggedness"]
 
 SOURCE = "roughness index: arXiv 2103.11069, local energy: arXiv 2006.07897; for arXiv 2407.20724"
 ROUNDING = 1e-3
 """What rounding may add to the total variation of a slice with one minimum, which is at most 2."""
 
-BLOCK_ELEMENTS = 2**24
-"""Numbers in one block of directions: 64 MiB in single precision."""
+SPREAD = 0.3
+"""Width of the Gaussian that local entropy and learning coefficient put around a point, in units
+of the point's root mean square weight."""
+
+
+class _Place(NamedTuple):
+    """Where and over what a measure is taken."""
+
+    landscape: Any
+    states: Float[Tensor, "replica n"]
+    filters: tuple[Tensor, ...]
+    seed: int
+
+
+_Variables = dict[str, tuple[Any, Any, dict[str, str]]]
 
 
 def ruggedness(
@@ -45,10 +65,12 @@ def ruggedness(
     resolution: int = 41,
     probes: int = 32,
     sigma: float = 0.2,
+    measures: Sequence[str] = ("roughness", "local_energy"),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int,
     symmetry: Symmetry | None = None,
 ) -> xr.Dataset:
-    """Measure slices and local energy around every point.
+    """Measure how rugged the ground around every point is.
 
     Parameters
     ----------
@@ -66,8 +88,18 @@ def ruggedness(
         Draws of multiplicative noise a point, each with its mirror image.
     sigma : float
         Relative size of that noise.
+    measures : sequence of str
+        Of ``"roughness"`` (slices), ``"local_energy"``, ``"walk_ruggedness"``,
+        ``"adaptive_sharpness"``, ``"relative_flatness"``, ``"hessian_trace"``,
+        ``"local_entropy"`` and ``"learning_coefficient"``. All but the first three need a
+        landscape with gradients or curvature.
+    options : mapping of mappings, optional
+        Arguments of the other measures than the first two by name, as of the functions of these
+        names, ``{"adaptive_sharpness": {"rho": 0.5}}``; for ``hessian_trace`` its ``probes``. In
+        place of ``gamma`` the last two take ``spread``: the ridge's width in units of each point's
+        root mean square weight, γ = 1/(spread² · mean w²).
     seed : int
-        Point k's directions and noise depend on it and on k alone.
+        Point k's random numbers depend on it and on k alone.
     symmetry : Symmetry, optional
         For a module whose symmetry is not known; without one points are taken as they are
         (``balanced`` in the arguments says so).
@@ -75,80 +107,42 @@ def ruggedness(
     Returns
     -------
     Dataset
-        ``slice_loss`` [replica, direction, lam], ``total_variation`` [replica, direction],
-        ``roughness`` (the index), ``mean_total_variation`` and ``rugged_slices`` (the fraction with
-        more than one minimum) [replica], ``local_energy`` and its standard error
-        ``local_energy_se`` [replica].
+        Over ``replica`` a variable named as each measure and its standard error ``…_se`` where
+        there is one (not for ``roughness``, which is a spread itself, and
+        ``adaptive_sharpness``, a maximum). With ``roughness``: ``slice_loss`` [replica, direction,
+        lam], ``total_variation`` [replica, direction], ``mean_total_variation`` and
+        ``rugged_slices`` (the fraction with more than one minimum) [replica]. With
+        ``walk_ruggedness``: ``walk_ruggedness_null``, what smooth ground would give. With
+        ``learning_coefficient``: ``learning_coefficient_rhat`` and ``…_acceptance``; with
+        ``local_entropy``: ``local_entropy_effective``, the fraction of draws that carry it.
 
     Raises
     ------
+    TypeError
+        If the landscape lacks what a measure needs.
     ValueError
-        If a number is out of range.
+        If a measure or option is unknown, or a number is out of range.
     """
     _check(directions, extent, resolution, probes, sigma)
+    own: dict[str, dict[str, Any]] = {
+        "roughness": {"directions": directions, "extent": extent, "resolution": resolution},
+        "local_energy": {"probes": probes, "sigma": sigma},
+    }
+    own |= {name: dict(given) for name, given in _options(measures, options).items()}
     states, filters, balanced = _representatives(landscape, batch_of(points), symmetry)
-    lam = torch.linspace(-extent, extent, resolution, dtype=torch.float64)
-    loss = slices(landscape, states, lam, directions=directions, filters=filters, seed=seed)
-    variation = total_variation(loss)
-    rise, error = local_energy(landscape, states, probes=probes, sigma=sigma, seed=seed)
-    lines = ("replica", "direction")
-    result = xr.Dataset(coords={"lam": ("lam", lam.numpy())})
-    result["lam"].attrs.update(long_name="displacement along the direction", units="filter norms")
-    result["slice_loss"] = labelled((*lines, "lam"), loss, "loss", "nats")
-    result["total_variation"] = labelled(lines, variation, "normalised total variation")
-    index = variation.std(1) / variation.mean(1)
-    result["roughness"] = labelled("replica", index, "roughness index")
-    rugged = (variation > 2 + ROUNDING).double().mean(1)
-    result["rugged_slices"] = labelled("replica", rugged, "slices with more than one minimum")
-    result["mean_total_variation"] = labelled("replica", variation.mean(1), "mean total variation")
-    result["local_energy"] = labelled("replica", rise, "local energy", "nats")
-    result["local_energy_se"] = labelled("replica", error, "its standard error", "nats")
-    settings = {"directions": directions, "extent": extent, "resolution": resolution}
-    settings |= {"probes": probes, "sigma": sigma, "balanced": balanced}
+    place = _Place(landscape, states, filters, seed)
+    result = xr.Dataset()
+    if "roughness" in measures:
+        lam = torch.linspace(-extent, extent, resolution, dtype=torch.float64)
+        words = {"long_name": "displacement along the direction", "units": "filter norms"}
+        result = result.assign_coords(lam=("lam", lam.numpy(), words))
+    for name in measures:
+        result = result.assign(_MEASURES[name](place, **own.get(name, {})))
+    settings = {**own["roughness"], **own["local_energy"], "balanced": balanced}
+    if options or tuple(measures) != tuple(own)[:2]:
+        settings |= {"measures": list(measures), "options": _options(measures, options)}
     result.attrs.update(provenance("ruggedness", SOURCE, seed, **settings))
     return result
-
-
-def slices(
-    landscape: EnergyLike,
-    points: Float[Tensor, "replica n"],
-    lam: Float[Tensor, "lam"],
-    *,
-    directions: int,
-    filters: tuple[Tensor, ...],
-    seed: int,
-) -> Float[Tensor, "replica direction lam"]:
-    """Loss along random filter-normalised directions through every point.
-
-    Every filter of a direction has the norm of the point's filter; coordinates in no filter do not
-    move (Li et al., arXiv 1712.09913, section 4).
-    """
-    streams = generators(seed, len(points))
-    found = []
-    for rows in pieces(len(points), max(1, BLOCK_ELEMENTS // (directions * points.shape[1]))):
-        origins = points[rows].repeat_interleave(directions, 0)
-        own = [stream for stream in streams[rows] for _ in range(directions)]
-        drawn = noise(origins, own)
-        scale = filter_scale(origins, filters) / filter_scale(drawn, filters)
-        loss, _ = energies_along(landscape, origins, drawn * scale.nan_to_num(0.0), lam)
-        found.append(loss.unflatten(0, (-1, directions)))
-    return torch.cat(found)
-
-
-def total_variation(
-    loss: Float[Tensor, "*slice lam"],
-) -> Float[Tensor, "*slice"]:
-    """Normalised total variation Σ|Δf| / (max f − min f) of slices; 1 where f is flat.
-
-    Flat is what varies by no more than rounding, which would go up and down without end. Not a
-    number where f is not finite.
-    """
-    rounding = 8 * torch.finfo(loss.dtype).eps * loss.double().abs().amax(-1)
-    loss = loss.double()
-    span = loss.amax(-1) - loss.amin(-1)
-    return torch.where(
-        (span <= rounding) & span.isfinite(), 1.0, loss.diff(dim=-1).abs().sum(-1) / span
-    )
 
 
 def local_energy(
@@ -175,10 +169,112 @@ def local_energy(
     return rises.mean(0), rises.std(0) / probes**0.5
 
 
+def _roughness(place: _Place, directions: int, extent: float, resolution: int) -> _Variables:
+    lam = torch.linspace(-extent, extent, resolution, dtype=torch.float64)
+    loss = slices(
+        place.landscape,
+        place.states,
+        lam,
+        directions=directions,
+        filters=place.filters,
+        seed=place.seed,
+    )
+    variation = total_variation(loss)
+    lines, mean = ("replica", "direction"), variation.mean(1)
+    rugged = (variation > 2 + ROUNDING).double().mean(1)
+    return {
+        "slice_loss": labelled((*lines, "lam"), loss, "loss", "nats"),
+        "total_variation": labelled(lines, variation, "normalised total variation"),
+        "roughness": labelled("replica", variation.std(1) / mean, "roughness index"),
+        "rugged_slices": labelled("replica", rugged, "slices with more than one minimum"),
+        "mean_total_variation": labelled("replica", mean, "mean total variation"),
+    }
+
+
+def _local_energy(place: _Place, **given: Any) -> _Variables:
+    found = local_energy(place.landscape, place.states, seed=place.seed, **given)
+    return _with_error("local_energy", *found, "local energy", "nats")
+
+
+def _walk_ruggedness(place: _Place, **given: Any) -> _Variables:
+    found = walk_ruggedness(
+        place.landscape, place.states, filters=place.filters, seed=place.seed, **given
+    )
+    name, words = "walk_ruggedness", "inverse correlation length of the loss along a walk"
+    variables = _with_error(name, found.value, found.error, words, "1/steps")
+    smooth = labelled("replica", found.null, "the same on ground without memory", "1/steps")
+    return variables | {f"{name}_null": smooth}
+
+
+def _adaptive_sharpness(place: _Place, **given: Any) -> _Variables:
+    found = adaptive_sharpness(place.landscape, place.states, seed=place.seed, **given)
+    return {"adaptive_sharpness": labelled("replica", found, "adaptive sharpness", "nats")}
+
+
+def _relative_flatness(place: _Place, **given: Any) -> _Variables:
+    found = relative_flatness(place.landscape, place.states, seed=place.seed, **given)
+    return _with_error("relative_flatness", *found, "relative flatness (large: sharp)", "nats")
+
+
+def _hessian_trace(place: _Place, probes: int = 8) -> _Variables:
+    found = quadratic_law(
+        place.landscape, place.states, move=Gaussian(1.0), probes=probes, seed=place.seed
+    )
+    return _with_error("hessian_trace", found["trace"], found["trace_se"], "Hessian trace", "nats")
+
+
+def _local_entropy(place: _Place, spread: float = SPREAD, **given: Any) -> _Variables:
+    gamma = _stiffness(place.states, spread)
+    value, error, effective = local_entropy(
+        place.landscape, place.states, gamma=gamma, seed=place.seed, **given
+    )
+    found = _with_error("local_entropy", value, error, "local entropy")
+    words = "fraction of draws that carry the local entropy"
+    return found | {"local_entropy_effective": labelled("replica", effective, words)}
+
+
+def _learning_coefficient(place: _Place, spread: float = SPREAD, **given: Any) -> _Variables:
+    gamma = _stiffness(place.states, spread)
+    value, error, rhat, accepted = learning_coefficient(
+        place.landscape, place.states, gamma=gamma, seed=place.seed, **given
+    )
+    name = "learning_coefficient"
+    return {
+        **_with_error(name, value, error, "local learning coefficient"),
+        f"{name}_rhat": labelled("replica", rhat, "R-hat of the loss over its chains"),
+        f"{name}_acceptance": labelled("replica", accepted, "acceptance of its chains"),
+    }
+
+
+_MEASURES: dict[str, Callable[..., _Variables]] = {
+    "roughness": _roughness,
+    "local_energy": _local_energy,
+    "walk_ruggedness": _walk_ruggedness,
+    "adaptive_sharpness": _adaptive_sharpness,
+    "relative_flatness": _relative_flatness,
+    "hessian_trace": _hessian_trace,
+    "local_entropy": _local_entropy,
+    "learning_coefficient": _learning_coefficient,
+}
+
+
+def _with_error(name: str, value: Any, error: Any, words: str, units: str = "1") -> _Variables:
+    return {
+        name: labelled("replica", value, words, units),
+        f"{name}_se": labelled("replica", error, f"standard error of the {words}", units),
+    }
+
+
+def _stiffness(states: Float[Tensor, "replica n"], spread: float) -> Float[Tensor, "replica"]:
+    if not 0 < spread < float("inf"):
+        raise ValueError(f"spread={spread}: expected a positive number")
+    return 1 / (spread**2 * states.square().mean(-1))
+
+
 def _representatives(
     landscape: EnergyLike, points: Tensor, symmetry: Symmetry | None
 ) -> tuple[Tensor, tuple[Tensor, ...], bool]:
-    """Balanced points where the symmetry is known, the filters, and whether it was."""
+    """Points balanced and in order where the symmetry is known, the filters, and whether it was."""
     module: Any = getattr(landscape, "module", None)
     if module is None:
         return points, (torch.arange(points.shape[-1]),), False
@@ -187,7 +283,26 @@ def _representatives(
         found = symmetries.of(module, symmetry)
     except TypeError:
         return points, filters, False
-    return found.balance(points), filters, True
+    balanced = found.balance(points)
+    norms = [torch.hypot(h.norms_in(balanced), h.norms_out(balanced)) for h in found.layers]
+    return found.permute(balanced, [norm.argsort(-1) for norm in norms]), filters, True
+
+
+def _options(
+    measures: Sequence[str], options: Mapping[str, Mapping[str, Any]] | None
+) -> dict[str, dict[str, Any]]:
+    """Options by measure; ValueError where there is no such measure, or it is not asked for."""
+    first, *_ = measures or ("",)
+    for name in measures:
+        if name not in _MEASURES:
+            raise ValueError(f"measures: {name!r} is none of {', '.join(_MEASURES)}")
+    if not first or len(set(measures)) < len(measures):
+        raise ValueError(f"measures={list(measures)}: expected at least one, each once")
+    for name in options or {}:
+        if name not in measures or name in ("roughness", "local_energy"):
+            others = [other for other in measures if other not in ("roughness", "local_energy")]
+            raise ValueError(f"options: {name!r} takes none here; expected of {others}")
+    return {name: dict(given) for name, given in (options or {}).items()}
 
 
 def _check(directions: int, extent: float, resolution: int, probes: int, sigma: float) -> None:

@@ -1,6 +1,6 @@
-"""Surrogates: sets of points that share everything with a set of replicas but its tree.
+"""Surrogates: sets of replicas that share everything with the given ones but their tree.
 
-Two nulls, each sent through the same symmetry removal and statistics as the data:
+Two nulls in weight space, each sent through the same symmetry removal and statistics as the data:
 
 - *norm-matched*: every hidden unit keeps its norms, its directions are drawn at random. Replicas
   that have anything in common already differ from it, tree or no tree.
@@ -11,7 +11,12 @@ Two nulls, each sent through the same symmetry removal and statistics as the dat
 The norms of a unit are |(w, b)| of what leads into it and, in the last hidden layer, |a| of what
 leads out of it; what leads out of an earlier one leads into the next. The output bias keeps its
 norm and draws its direction. Plain points (no symmetry) keep their norms after centring; origin and
-mean do not matter to distances, so this one null, the star, takes the place of both.
+mean do not matter to distances, so this one null, the star, takes the place of both. Where weights
+are compared as they are, nothing is balanced or aligned for the surrogates either.
+
+Where functions are compared (`functional`), surrogate weights compute something else than the
+replicas do, and may well form families. Only a null in the space of functions, the *function star*
+(`mixing`), is judged by there; the others are shown beside it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +30,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spinscape.glass.alignment import match_weights
-from spinscape.glass.orbits import euclidean_distances, orbit_distances
-from spinscape.glass.ultrametricity import Linkage, TreeStatistics, tree_statistics
+from spinscape.glass.mixing import FunctionStar, draw_overlaps, function_star
+from spinscape.glass.rulers import Matrix, PairStatistics, Ruler, pair_statistics
+from spinscape.glass.ultrametricity import Linkage
 from spinscape.nets.symmetry import Symmetry
 from spinscape.statistics import p_value
 
@@ -35,8 +41,9 @@ __all__ = [
     "Map",
     "Null",
     "Verdict",
+    "are_judged",
     "barycentre",
-    "distances",
+    "draw_pairs",
     "draw_surrogate",
     "judge",
     "norm_matched",
@@ -47,8 +54,8 @@ __all__ = [
     "surrogate_statistics",
 ]
 
-Cell: TypeAlias = Callable[[], list[TreeStatistics]]
-Map: TypeAlias = Callable[[Iterable[Cell]], Iterable[list[TreeStatistics]]]
+Cell: TypeAlias = Callable[[], list[PairStatistics]]
+Map: TypeAlias = Callable[[Iterable[Cell]], Iterable[list[PairStatistics]]]
 Verdict: TypeAlias = Literal["supported", "not supported", "undecided"]
 
 LEVEL = 0.01
@@ -87,38 +94,45 @@ class Null:
 
 
 def nulls_of(
-    symmetry: Symmetry | None,
-    points: Float[Tensor, "replica n"],
-    *,
-    seed: int,
-    stream: tuple[int, ...] = (),
-) -> tuple[Null, ...]:
-    """Return the nulls of a set of replicas: two for networks, one for plain points.
+    ruler: Ruler, points: Float[Tensor, "replica n"], *, stream: tuple[int, ...] = ()
+) -> tuple[Null | FunctionStar, ...]:
+    """Return the nulls of a set of replicas.
+
+    Two for networks, one for plain points, and the function star where functions are compared.
 
     Parameters
     ----------
-    symmetry : Symmetry or None
-        None for plain points.
+    ruler : Ruler
+        By what replicas are compared.
     points : [replica, n]
-    seed : int
-        Of the sweep order in the alignment of deep networks.
     stream : tuple of int
         Which random numbers the surrogates take: another one for every set of replicas.
     """
+    symmetry, raw = ruler.symmetry, ruler.kind == "weights"
+    ours = (*stream, 1)
     if symmetry is None or not symmetry.layers:
-        return (star(None, points, seed=seed, stream=(*stream, 1)),)
-    return (
-        norm_matched(symmetry, points, stream=(*stream, 0)),
-        star(symmetry, points, seed=seed, stream=(*stream, 1)),
-    )
+        known: tuple[Null, ...] = (star(None, points, seed=ruler.seed, stream=ours),)
+    else:
+        known = (
+            norm_matched(symmetry, points, stream=(*stream, 0), raw=raw),
+            star(symmetry, points, seed=ruler.seed, stream=ours, raw=raw),
+        )
+    if not ruler.functional:
+        return known
+    assert ruler.landscape is not None
+    return (*known, function_star(ruler.landscape, points, ruler.kind, stream=(*stream, 3)))
 
 
 def norm_matched(
-    symmetry: Symmetry, points: Float[Tensor, "replica n"], *, stream: tuple[int, ...] = (0,)
+    symmetry: Symmetry,
+    points: Float[Tensor, "replica n"],
+    *,
+    stream: tuple[int, ...] = (0,),
+    raw: bool = False,
 ) -> Null:
-    """Keep the norms of every hidden unit of the balanced points."""
-    balanced = symmetry.balance(points)
-    return Null("norm-matched", torch.zeros_like(balanced[0]), balanced, symmetry, stream)
+    """Keep the norms of every hidden unit of the points, balanced unless `raw`."""
+    kept = points if raw else symmetry.balance(points)
+    return Null("norm-matched", torch.zeros_like(kept[0]), kept, symmetry, stream)
 
 
 def star(
@@ -127,9 +141,10 @@ def star(
     *,
     seed: int = 0,
     stream: tuple[int, ...] = (1,),
+    raw: bool = False,
 ) -> Null:
-    """Keep the mean of the points, aligned to their barycentre, and the norms beyond it."""
-    aligned = points if symmetry is None else barycentre(symmetry, points, seed=seed)
+    """Keep the mean of the points and the norms beyond it; first align them unless `raw`."""
+    aligned = points if symmetry is None or raw else barycentre(symmetry, points, seed=seed)
     centre = aligned.double().mean(0).to(points.dtype)
     return Null("star", centre, aligned - centre, symmetry, stream)
 
@@ -167,56 +182,82 @@ def draw_surrogate(null: Null, index: int, *, seed: int) -> Float[Tensor, "repli
     return null.centre + drawn
 
 
-def distances(
-    symmetry: Symmetry | None, points: Float[Tensor, "replica n"], *, seed: int = 0
-) -> Float[np.ndarray, "replica replica"]:
-    """Distances between orbits of networks, or plain ones without a symmetry."""
-    if symmetry is None:
-        return euclidean_distances(points).numpy()
-    return orbit_distances(symmetry, points, seed=seed).numpy()
+def draw_pairs(
+    null: Null | FunctionStar, index: int, *, ruler: Ruler, seed: int
+) -> tuple[Matrix, Matrix]:
+    """Return distances and overlaps of the surrogate with this index, taken as the data's are."""
+    if isinstance(null, FunctionStar):
+        overlap = draw_overlaps(null, index, seed=seed)
+        return 1 - overlap, overlap
+    drawn = draw_surrogate(null, index, seed=seed)
+    return ruler.pairs(drawn + null.centre if null.symmetry is None and ruler.functional else drawn)
 
 
 def surrogate_statistics(
-    null: Null, indices: Sequence[int], *, linkage: Linkage, seed: int
-) -> list[TreeStatistics]:
+    null: Null | FunctionStar,
+    indices: Sequence[int],
+    *,
+    ruler: Ruler,
+    linkage: Linkage,
+    seed: int,
+) -> list[PairStatistics]:
     """Statistics of the surrogates with these indices: one cell of work for a worker."""
     return [
-        tree_statistics(
-            distances(null.symmetry, draw_surrogate(null, index, seed=seed), seed=seed), linkage
-        )
+        pair_statistics(*draw_pairs(null, index, ruler=ruler, seed=seed), linkage)
         for index in indices
     ]
 
 
-def judge(value: float, null: Float[np.ndarray, "null surrogate"]) -> Verdict:
-    """Apply `RULE` to a K and those of the surrogates."""
+def judge(
+    value: float,
+    null: Float[np.ndarray, "null surrogate"],
+    *,
+    alternative: Literal["less", "greater"] = "less",
+) -> Verdict:
+    """Apply `RULE` to a K and those of the surrogates; mirrored if large values are claimed."""
     if null.shape[1] < LEAST_SURROGATES:
         return "undecided"
-    significant = np.array([p_value(value, one) < LEVEL for one in null])
-    small = value <= RATIO * null.mean(axis=1)
-    if (significant & small).all():
+    significant = np.array([p_value(value, one, alternative) < LEVEL for one in null])
+    mean = null.mean(axis=1)
+    far = value <= RATIO * mean if alternative == "less" else RATIO * value >= mean
+    if (significant & far).all():
         return "supported"
-    return "undecided" if (significant | small).all() else "not supported"
+    return "undecided" if (significant | far).all() else "not supported"
 
 
-def run_here(cells: Iterable[Cell]) -> Iterator[list[TreeStatistics]]:
+def are_judged(nulls: Sequence[Null | FunctionStar]) -> list[bool]:
+    """Say which nulls a verdict asks for: the function star where there is one, else all."""
+    stars = [isinstance(null, FunctionStar) for null in nulls]
+    return stars if any(stars) else [True] * len(nulls)
+
+
+def run_here(cells: Iterable[Cell]) -> Iterator[list[PairStatistics]]:
     """Run cells one after the other."""
     return (cell() for cell in cells)
 
 
 def null_statistics(
-    nulls: Sequence[Null], surrogates: int, *, linkage: Linkage, seed: int, map: Map = run_here
-) -> dict[str, Float[np.ndarray, "null surrogate"]]:
+    nulls: Sequence[Null | FunctionStar],
+    surrogates: int,
+    *,
+    ruler: Ruler,
+    linkage: Linkage,
+    seed: int,
+    map: Map = run_here,
+) -> dict[str, Float[np.ndarray, "null surrogate *quantile"]]:
     """Statistics of all surrogates of all nulls, in cells that `map` may hand to workers."""
+    count = partial(surrogate_statistics, ruler=ruler, linkage=linkage, seed=seed)
     cells = [
-        partial(surrogate_statistics, null, range(start, stop), linkage=linkage, seed=seed)
+        partial(count, null, range(start, min(start + SURROGATES_A_CELL, surrogates)))
         for null in nulls
         for start in range(0, surrogates, SURROGATES_A_CELL)
-        for stop in [min(start + SURROGATES_A_CELL, surrogates)]
     ]
     flat = [statistics for cell in map(cells) for statistics in cell]
-    values = np.array(flat).reshape(len(nulls), surrogates, len(TreeStatistics._fields))
-    return {name: values[..., i] for i, name in enumerate(TreeStatistics._fields)}
+    columns = zip(PairStatistics._fields, zip(*flat, strict=True), strict=True)
+    return {
+        name: np.reshape(values, (len(nulls), surrogates, *np.shape(values[0])))
+        for name, values in columns
+    }
 
 
 def _take_unit_norms(symmetry: Symmetry, residual: Tensor, drawn: Tensor) -> None:

@@ -5,6 +5,7 @@ structure come close to that in high dimension, so none of these numbers means a
 null (`glass.surrogates`): a dendrogram is never evidence.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "Linkage",
     "TreeStatistics",
     "hed_young_domany_k",
+    "jackknife_error",
     "jackknife_k",
     "rammal_toulouse_virasoro",
     "tree_of",
@@ -82,18 +84,24 @@ def hed_young_domany_k(distance: Matrix) -> float:
 
 
 def jackknife_k(distance: Matrix, *, level: float = 0.95) -> Interval:
-    """K with the interval that leaving out one replica at a time gives (normal, at `level`).
+    """K with the interval that leaving out one replica at a time gives (Student's t, at `level`).
 
     A bootstrap would put copies at distance zero into the sample, which make K look like a tree's.
     """
     value, count = hed_young_domany_k(distance), len(distance)
     if count < 4:
         raise ValueError(f"distance: an interval needs at least 4 replicas, got {count}")
-    kept = [np.delete(np.arange(count), i) for i in range(count)]
-    left_out = np.array([hed_young_domany_k(distance[np.ix_(rows, rows)]) for rows in kept])
-    error = np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum())
+    error = jackknife_error(distance, hed_young_domany_k)
     reach = float(scipy.stats.t.ppf((1 + level) / 2, count - 1) * error)
     return Interval(value, value - reach, value + reach, level)
+
+
+def jackknife_error(matrix: Matrix, statistic: Callable[[Matrix], float]) -> float:
+    """Return the standard error of a statistic of all pairs, one replica left out at a time."""
+    count = len(matrix)
+    kept = [np.delete(np.arange(count), i) for i in range(count)]
+    left_out = np.array([statistic(matrix[np.ix_(rows, rows)]) for rows in kept])
+    return float(np.sqrt((count - 1) / count * np.square(left_out - left_out.mean()).sum()))
 
 
 def rammal_toulouse_virasoro(distance: Matrix) -> float:

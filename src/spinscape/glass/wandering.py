@@ -5,6 +5,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from spinscape.glass.ageing import ageing_finding
+from spinscape.glass.convergence import equilibrium_note
+from spinscape.glass.memory import correlation_finding
+from spinscape.glass.starts import by_start, from_starts
+from spinscape.glass.sublevel import dimension_finding
 from spinscape.statistics import Finding, Interval, bootstrap
 
 __all__ = ["diffusion", "walk_findings"]
@@ -16,16 +21,17 @@ def diffusion(walk: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> Interv
     A straight line through log ⟨‖w − w₀‖²⟩ against log t at the recorded steps from a tenth of the
     last to the last, with a bootstrap interval over walkers. 1 is free diffusion, 2 ballistic, 0 a
     walker that stays in its well. Walkers with one ``start [walker]``, where the walk says so, are
-    averaged first.
+    averaged first. After a burn-in, displacement counts from its end (``two_time`` at waiting time
+    0): from the start, it would hold what the burn-in added.
 
     Raises
     ------
     ValueError
-        If fewer than three recorded steps lie there, there are fewer than two walkers, or none
-        has moved.
+        If fewer than three recorded steps lie there, there are fewer than two walkers, none has
+        moved, or there was a burn-in and waiting time 0 was not recorded.
     """
-    chosen = walk["displacement"].transpose("walker", "step")
-    chosen = chosen.where(walk["step"] >= walk["step"].max() / 10, drop=True)
+    squared = _squared_displacement(walk).transpose("walker", "step")
+    chosen = squared.where(walk["step"] >= walk["step"].max() / 10, drop=True)
     if chosen.sizes["step"] < 3:
         raise ValueError(
             f"walk: {chosen.sizes['step']} recorded steps in the last decade, expected 3 or more;"
@@ -33,7 +39,7 @@ def diffusion(walk: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> Interv
         )
     log_time = np.log(chosen["step"].values.astype(float))
     log_time -= log_time.mean()
-    squares = _by_start(walk, chosen.values.astype(float) ** 2)
+    squares = by_start(walk, chosen.values.astype(float))
     if not squares.any(axis=0).all():
         raise ValueError("walk: no walker moved, so that displacement has no exponent")
 
@@ -44,27 +50,52 @@ def diffusion(walk: xr.Dataset, *, level: float = 0.95, seed: int = 0) -> Interv
     return bootstrap(np.arange(len(squares)), exponent, level=level, seed=seed)
 
 
+def _squared_displacement(walk: xr.Dataset) -> xr.DataArray:
+    if not walk.attrs.get("burn_in"):
+        return walk["displacement"].astype(float) ** 2
+    if "two_time" not in walk or 0 not in walk["waiting"].values:
+        raise ValueError(
+            "walk: its displacement counts from before the burn-in; give walk(…, waiting=[0, …])"
+        )
+    return walk["two_time"].sel(waiting=0)
+
+
 def walk_findings(
-    free: xr.Dataset, thermal: xr.Dataset, *, level: float = 0.95, seed: int = 0
+    free: xr.Dataset,
+    thermal: xr.Dataset,
+    threshold: xr.Dataset | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> list[Finding]:
     """Judge a free walk against the quadratic law, and a thermal one against free diffusion.
 
     `free` must carry ``quadratic_law`` (``walk(…, probes=16)``), else its finding is left out.
+    Behind these two: whether the loss along the free walk forgets itself sooner than over a bowl,
+    if it has at least 8 records; whether thermal walkers age, if they have ``two_time``; and the
+    effective dimension, of a `threshold` walk.
     """
     found = [_confinement(free, thermal, level, seed)]
     if "quadratic_law" in free:
         found.insert(0, _ruggedness_of_walk(free, level, seed))
+    if free.sizes["step"] >= FEWEST_RECORDS:
+        found.append(correlation_finding(free, level=level, seed=seed))
+    if "two_time" in thermal:
+        found.append(ageing_finding(thermal, level=level, seed=seed))
+    if threshold is not None:
+        found.append(dimension_finding(threshold, level=level, seed=seed))
     return found
 
 
+FEWEST_RECORDS = 8
 LAW_MARGIN = 0.1  # a ratio this close to 1 counts as the quadratic law's
 
 
 def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     """Rise of the loss over the quadratic law's, at the end of the free walk."""
     first, last = free.isel(step=0), free.isel(step=-1)
-    rise = _by_start(free, (last["energy"] - first["energy"]).values.astype(float))
-    law = _by_start(free, (last["quadratic_law"] - first["quadratic_law"]).values.astype(float))
+    rise = by_start(free, (last["energy"] - first["energy"]).values.astype(float))
+    law = by_start(free, (last["quadratic_law"] - first["quadratic_law"]).values.astype(float))
     common: dict[str, Any] = {
         "protocol": "walk",
         "question": "Is the ground around a solution more than a bowl of its curvature?",
@@ -78,7 +109,7 @@ def _ruggedness_of_walk(free: xr.Dataset, level: float, seed: int) -> Finding:
     far = float(last["displacement"].mean())
     told = (
         f"after {int(last['step'])} free steps, at a distance of {far:.3g}, the loss of "
-        f"{free.sizes['walker']} walkers{_from(free)} had risen by {rise.mean():.3g} nats on "
+        f"{free.sizes['walker']} walkers{from_starts(free)} had risen by {rise.mean():.3g} nats on "
         "average"
     )
     if not np.isfinite(rise).all() or law.mean() <= 0 or len(rise) < 2:
@@ -115,7 +146,7 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
     kinds = np.unique(thermal["temperature"].values)
     at = " to ".join(f"{T:.3g}" for T in (kinds[[0, -1]] if len(kinds) > 1 else kinds))
     told = (
-        f"{thermal.sizes['walker']} walkers{_from(thermal)} at T = {at} nats accepted "
+        f"{thermal.sizes['walker']} walkers{from_starts(thermal)} at T = {at} nats accepted "
         f"{float(thermal['acceptance'].mean()):.0%} of {last} steps and ended at a distance of "
         f"{_end(thermal):.3g} from their start (free walkers: {_end(free):.3g})"
     )
@@ -132,7 +163,7 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
     try:
         exponent = diffusion(thermal, level=level, seed=seed)
     except ValueError as reason:
-        statement = f"Undecided: {told}; no exponent ({reason})"
+        statement = f"Undecided: {told}; no exponent ({reason}){equilibrium_note(thermal)}"
         return Finding(**common, statement=statement, value=None, verdict="undecided")
     held, diffusing = exponent.high < HELD, exponent.low > HELD
     verdict = "supported" if held else "not supported" if diffusing else "undecided"
@@ -145,28 +176,9 @@ def _confinement(free: xr.Dataset, thermal: xr.Dataset, level: float, seed: int)
         **common,
         **exponent._asdict(),
         statement=f"{answers[verdict]}: {told}; their mean-square displacement grew as t to the "
-        f"power {exponent.value:.3g}",
+        f"power {exponent.value:.3g}{equilibrium_note(thermal)}",
         verdict=verdict,
     )
-
-
-def _by_start(walk: xr.Dataset, values: np.ndarray) -> np.ndarray:
-    """Means over the walkers of each start: those share its ground and are not independent.
-
-    From one start alone the walkers are the units, and the interval is that of its walks.
-    """
-    starts = walk["start"].values if "start" in walk else np.arange(len(values))
-    groups = np.unique(starts)
-    if len(groups) in (1, len(values)):
-        return values
-    return np.stack([values[starts == group].mean(0) for group in groups])
-
-
-def _from(walk: xr.Dataset) -> str:
-    count = len(np.unique(walk["start"].values)) if "start" in walk else walk.sizes["walker"]
-    if count == walk.sizes["walker"]:
-        return ""
-    return f" from {count} solution{'s' if count > 1 else ''}"
 
 
 def _end(walk: xr.Dataset) -> float:

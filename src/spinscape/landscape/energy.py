@@ -123,6 +123,11 @@ class Landscape:
         """Whether statistics of normalisation layers are estimated anew at every point."""
         return self._evaluator.statistics is not None
 
+    @property
+    def criterion(self) -> Loss:
+        """The loss as a function of outputs and targets."""
+        return self._evaluator.loss
+
     def loss(self, points: Points) -> Float[Tensor, "*batch"]:
         """Mean loss per sample of every point ``[..., n]``.
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from spinscape.nets.datasets import Data
 from spinscape.nets.engine import TrainingEngine
 from spinscape.nets.losses import Loss
-from spinscape.nets.optimizers import OPTIMIZERS, Optimizer
+from spinscape.nets.optimizers import OPTIMIZERS, Optimizer, Sam
 from spinscape.nets.orders import Order, replica_seeds, word
 from spinscape.nets.populations import Evaluator, describe
-from spinscape.nets.recipes import SCHEDULES, Recipe, snapshot_steps
+from spinscape.nets.recipes import SCHEDULES, Recipe, averaged_steps, snapshot_steps
 from spinscape.nets.weightspace import WeightSpace
 
 __all__ = ["Descent", "Setup"]
@@ -44,7 +45,9 @@ class Setup:
         """Memory that one replica takes in a step, a rough upper bound."""
         width = self.data.train.x[0].numel() + sum((*shape, 1)[0] for shape in self.space.shapes)
         size = torch.finfo(self.space.dtype).bits // 8
-        return size * (6 * self.space.n + 4 * width * self.recipe.batch_size)
+        copies = 6 + 2 * issubclass(OPTIMIZERS[self.recipe.optimizer], Sam)
+        copies += self.recipe.average_from is not None
+        return size * (copies * self.space.n + 4 * width * self.recipe.batch_size)
 
 
 @dataclass
@@ -71,12 +74,18 @@ class Descent:
         samples = [self.samples[k] for k in self.rows[: len(seeds)]]
         whole = [len(self.setup.data.train.x)]
         self.order = Order(seeds, samples, recipe.batch_size, self.first_step, whole)
-        self.total = self.first_step + recipe.epochs * self.order.steps_per_epoch
+        planned = recipe.steps or recipe.epochs * self.order.steps_per_epoch
+        self.total = self.first_step + planned
         self.every = recipe.evaluate_every or self.order.steps_per_epoch
         self.rate = self._setting("learning_rate")
-        self.optimizer: Optimizer = OPTIMIZERS[recipe.optimizer](
-            self._setting("momentum"), self._setting("weight_decay"), dict(self.state)
+        kind = OPTIMIZERS[recipe.optimizer]
+        settings: dict[str, Any] = {name: self._setting(name) for name in kind.settings}
+        self.optimizer: Optimizer = kind(**settings, memory=dict(self.state))
+        self.averaged_at = averaged_steps(
+            recipe, self.first_step, self.total, self.order.steps_per_epoch
         )
+        self.average = torch.full_like(self.points, math.nan) if self.averaged_at else None
+        self.averaged = torch.zeros(count, dtype=torch.long)
         self.active = torch.arange(count)
         self.live = self.points.clone()
         self.stopped_at = torch.full((count,), self.total)
@@ -95,6 +104,8 @@ class Descent:
             if step in wanted:
                 self.snapshots[step] = self._all_points()
             self._step(step)
+            if step + 1 in self.averaged_at:
+                self._accumulate()
             if (step + 1 - self.first_step) % self.every == 0 or step + 1 == self.total:
                 self._evaluate(step + 1)
                 if progress is not None:
@@ -136,6 +147,11 @@ class Descent:
                 stacked.cpu().numpy(),
                 {"long_name": "points along the training", "units": "1"},
             )
+        if self.average is not None:
+            words = {"long_name": "mean of the points along the training", "units": "1"}
+            result["average"] = (("replica", "n"), self.average.cpu().numpy(), words)
+            words = {"long_name": "points in that mean", "units": "1"}
+            result["averaged"] = ("replica", self.averaged.numpy(), words)
         if keep_state:
             result.attrs["step"] = int(self.stopped_at.max())
             for name, value in self.memory.items():
@@ -156,20 +172,25 @@ class Descent:
         else:
             x = self.x.index_select(0, picked.flatten()).view(*picked.shape, *self.x.shape[1:])
             y = self.y.index_select(0, picked.flatten()).view(*picked.shape, *self.y.shape[1:])
-        gradient = self._gradient(x, y, step)
+        gradient = self._gradient(self.live, x, y, step)
+        if isinstance(self.optimizer, Sam):
+            top = self.optimizer.ascended(self.live, gradient)
+            gradient = self._gradient(top, x, y, step)
         share = (step - self.first_step) / (self.total - self.first_step)
         rate = self.rate * SCHEDULES[self.setup.recipe.schedule](share)
         self.optimizer.step(self.live, gradient, float(rate) if rate.ndim == 0 else rate, step + 1)
 
-    def _gradient(self, x: Tensor, y: Tensor, step: int) -> Float[Tensor, "P n"]:
+    def _gradient(
+        self, points: Float[Tensor, "P n"], x: Tensor, y: Tensor, step: int
+    ) -> Float[Tensor, "P n"]:
         seeds = None
         if self.setup.engine.name != "dense":
             seeds = [word(self.seed, self.ids[k], step) for k in self.active.tolist()]
         _, gradient = self.setup.engine.loss_and_gradient(
-            self.live, x, y, self.setup.loss, own=not self.shared, seeds=seeds
+            points, x, y, self.setup.loss, own=not self.shared, seeds=seeds
         )
         if self.setup.penalty is not None:
-            points = self.live.detach().requires_grad_()
+            points = points.detach().requires_grad_()
             with torch.enable_grad():
                 extra = self.setup.penalty(points)
                 (pull,) = torch.autograd.grad(extra.sum(), points)
@@ -180,6 +201,14 @@ class Descent:
                 )
             gradient = gradient + pull
         return gradient
+
+    def _accumulate(self) -> None:
+        """Take the points of all replicas still in training into their running mean."""
+        assert self.average is not None
+        self.averaged[self.active] += 1
+        count = self.averaged[self.active].to(self.points)[:, None]
+        mean = self.average[self.active].where(count > 1, self.live)
+        self.average[self.active] = mean + (self.live - mean) / count
 
     def _evaluate(self, step: int) -> None:
         train_loss, _ = self.evaluate(self.live, "train")
@@ -230,7 +259,7 @@ class Descent:
         self.active, self.live = self.active[going], self.live[going]
         for name, value in self.optimizer.memory.items():
             self.optimizer.memory[name] = value[going]
-        for name in ("momentum", "weight_decay"):
+        for name in self.optimizer.settings:
             setting = getattr(self.optimizer, name)
             setattr(self.optimizer, name, setting[going] if setting.ndim else setting)
         self.rate = self.rate[going] if self.rate.ndim else self.rate

@@ -80,22 +80,32 @@ def train(
     progress : callable, optional
         Called with steps done and planned.
     batch_size, optimizer, learning_rate, momentum, weight_decay, schedule, batches, stop_at, \
-patience, evaluate_every, snapshots
-        Fields of `recipes.Recipe`. Optimisers ``"sgd"`` (heavy-ball) and ``"adam"``; schedules
-        ``"constant"``, ``"linear"``, ``"cosine"``; ``batches="own"`` draws each replica's
-        mini-batches from its own seed, ``"shared"`` gives all the same ones (replicas then differ
-        by initialisation), which is faster. ``learning_rate``, ``momentum``, ``weight_decay`` and
-        ``stop_at`` are scalars or one value per replica. A replica stops when its training loss
-        is at most `stop_at`, or when its validation loss has not improved for `patience`
-        evaluations; evaluations come every `evaluate_every` steps (an epoch by default).
-        `snapshots` asks for that many points at log-spaced steps, or at the steps given.
+patience, evaluate_every, snapshots, steps, rho, average_from, average_every
+        Fields of `recipes.Recipe`. Optimisers ``"sgd"`` (heavy-ball), ``"adam"``, ``"sam"`` and
+        ``"asam"`` (sharpness-aware: ``"sgd"`` whose gradient is taken at θ + ρ g/‖g‖, at the price
+        of two gradients a step; `rho` .05, or .5 for ``"asam"``; a `penalty` is part of g, the L2
+        decay is not); schedules ``"constant"``, ``"linear"``, ``"cosine"``; ``batches="own"``
+        draws each replica's mini-batches from its own seed, ``"shared"`` gives all the same ones
+        (replicas then differ by initialisation), which is faster. ``learning_rate``, ``momentum``,
+        ``weight_decay``, ``rho`` and ``stop_at`` are scalars or one value per replica. A replica
+        stops when its training loss is at most `stop_at`, or when its validation loss has not
+        improved for `patience` evaluations; evaluations come every `evaluate_every` steps (an epoch
+        by default).
+        `snapshots` asks for that many points at log-spaced steps, or at the steps given. `steps`
+        makes so many steps instead of whole `epochs`. `average_from` asks for the mean of a
+        replica's points (stochastic weight averaging, arXiv 1803.05407) over the steps after that
+        share of this call's training, every `average_every` steps (an epoch by default), as long as
+        the replica is in training.
 
     Returns
     -------
     Dataset
         ``point [replica, n]``, ``seed``, loss and error on the three splits, curves along
-        ``epoch``, ``epochs_run``, ``diverged``. A replica whose loss became non-finite is marked
-        and keeps its non-finite point; it is never dropped.
+        ``epoch``, ``epochs_run``, ``diverged``; with `average_from` ``average [replica, n]``, and
+        ``averaged``, of how many points it is the mean (not a number where a replica stopped before
+        the first). ``population(module, trained["average"], data)`` says what it reaches, with the
+        statistics of normalisation layers re-estimated there. A replica whose loss became
+        non-finite is marked and keeps its non-finite point; it is never dropped.
 
     Raises
     ------

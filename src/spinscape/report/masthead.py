@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from html import escape
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from spinscape.report import markup
 from spinscape.report.panels import Parts
-from spinscape.report.protocols import PROTOCOLS
+from spinscape.report.protocols import Protocol
 
 __all__ = ["header", "heading", "is_given"]
 
@@ -31,7 +31,9 @@ def heading(config: Mapping[str, Any]) -> str:
     return f"The loss landscape of {origin} {_data_name(config)}"
 
 
-def header(config: Mapping[str, Any], parts: Parts) -> str:
+def header(
+    config: Mapping[str, Any], parts: Parts, protocols: Sequence[Protocol], study: str = "explore"
+) -> str:
     """Title, facts of the run, and what the page asks, as HTML."""
     facts = [f"data: {_data_name(config)}"]
     population = parts.get("population")
@@ -48,15 +50,20 @@ def header(config: Mapping[str, Any], parts: Parts) -> str:
     facts.append(f"drawn {_day(date.today())}")
     return "\n".join(
         [
-            '<p class="eyebrow">spinscape · explore</p>',
+            f'<p class="eyebrow">spinscape · {escape(_study(study))}</p>',
             f"<h1>{escape(heading(config))}</h1>",
             markup.paragraphs(" · ".join(facts), style="facts"),
-            markup.paragraphs(_lead(config, parts), style="lead"),
+            markup.paragraphs(_lead(config, parts, protocols), style="lead"),
         ]
     )
 
 
-def _lead(config: Mapping[str, Any], parts: Parts) -> str:
+def _study(name: str) -> str:
+    """Read the command that made a run off its study's name."""
+    return name if name == "explore" else f"reproduce {name}"
+
+
+def _lead(config: Mapping[str, Any], parts: Parts, protocols: Sequence[Protocol]) -> str:
     questions = "what the ground around them looks like, what stands between them,"
     if is_given(config):
         words = (
@@ -67,12 +74,12 @@ def _lead(config: Mapping[str, Any], parts: Parts) -> str:
         )
     else:
         words = (
-            "Many copies of one network were trained on the same data. Four questions from the "
+            "Many copies of one network were trained on the same data. Questions from the "
             f"physics of glasses are put to them: {questions} whether they form families, and, "
             "with further networks trained to about equal loss, whether smoother ground means "
             "fewer mistakes on new data."
         )
-    if not all(p.stands_in(parts) for p in PROTOCOLS):
+    if not all(p.stands_in(parts) for p in protocols):
         words += " Not all of it could be asked here; what was left out is named below."
     return words
 

@@ -16,10 +16,10 @@ from typing import Any
 import plotly.offline
 
 from spinscape.findings import Finding
-from spinscape.report import markup, verdicts
+from spinscape.report import claims, markup, verdicts
 from spinscape.report.masthead import header, heading, is_given
 from spinscape.report.panels import Drawing, Parts
-from spinscape.report.protocols import CAVEATS, GLOSSARY, PROTOCOLS, Protocol
+from spinscape.report.protocols import CAVEATS, GLOSSARY, Protocol, protocols_of
 from spinscape.store import Run
 
 __all__ = ["html", "write"]
@@ -62,23 +62,28 @@ def write(run: Run) -> Path:
 
 def html(run: Run) -> str:
     """Compose the page of a run as one string."""
-    parts = {name: run.dataset(name) for name in _wanted(run)}
+    protocols = protocols_of(run.study)
+    stored = set(run.part_names())
+    wanted = [name for protocol in protocols for name in protocol.parts if name in stored]
+    parts = {name: run.dataset(name) for name in wanted}
     findings = list(run.findings)
+    paper = claims.claims_of(run.study)
     return Template(_resource("page.html")).substitute(
         version=escape(version("spinscape")),
         title=escape(f"{heading(run.config)} – spinscape"),
         style=_resource("page.css"),
-        header=header(run.config, parts),
-        contents=_contents(),
+        header=header(run.config, parts, protocols, run.study),
+        contents=_contents(protocols, paper),
         main="\n".join(
             [
-                _summary(findings),
+                _claims(paper, findings),
+                _summary(findings, protocols),
                 *(
                     _section(p, place, parts, findings, run.config)
-                    for place, p in enumerate(PROTOCOLS)
+                    for place, p in enumerate(protocols)
                 ),
-                _others(findings),
-                _left_out(parts, _reasons(run.config)),
+                _others(findings, protocols),
+                _left_out(protocols, parts, _reasons(run.config)),
                 _caveats(),
                 _words(),
                 _configuration(run.config),
@@ -88,11 +93,6 @@ def html(run: Run) -> str:
         plotly=_plotly(),
         script=_resource("page.js"),
     )
-
-
-def _wanted(run: Run) -> list[str]:
-    stored = set(run.part_names())
-    return [name for protocol in PROTOCOLS for name in protocol.parts if name in stored]
 
 
 @cache
@@ -105,8 +105,9 @@ def _plotly() -> str:
     return plotly.offline.get_plotlyjs().replace("</script", "<\\/script")
 
 
-def _contents() -> str:
-    entries = [("findings", "Findings"), *((p.key, p.title) for p in PROTOCOLS)]
+def _contents(protocols: Sequence[Protocol], paper: Sequence[claims.Claim]) -> str:
+    entries = [("claims", "Claims of the paper")] if paper else []
+    entries += [("findings", "Findings"), *((p.key, p.title) for p in protocols)]
     entries += [("left-out", "Left out"), ("caveats", "Caveats"), ("words", "Words")]
     entries += [("configuration", "Configuration")]
     items = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title in entries)
@@ -118,8 +119,15 @@ def _block(key: str, title: str, inside: str, *, eyebrow: str = "") -> str:
     return f'<section id="{key}">\n{above}<h2>{escape(title)}</h2>\n{inside}\n</section>'
 
 
-def _summary(findings: Sequence[Finding]) -> str:
-    anchors = {alias: (p.key, p.title) for p in PROTOCOLS for alias in (p.key, *p.aliases)}
+def _claims(paper: Sequence[claims.Claim], findings: Sequence[Finding]) -> str:
+    if not paper:
+        return ""
+    inside = markup.paragraphs(claims.RULE, style="lead") + verdicts.claimed(paper, findings)
+    return _block("claims", "Claims of the paper", inside)
+
+
+def _summary(findings: Sequence[Finding], protocols: Sequence[Protocol]) -> str:
+    anchors = {alias: (p.key, p.title) for p in protocols for alias in (p.key, *p.aliases)}
     inside = markup.paragraphs(verdicts.tally(findings), style="lead")
     if findings:
         inside += verdicts.summary(findings, anchors)
@@ -204,14 +212,14 @@ def _because(reason: str) -> str:
     return f"Reason: {reason.rstrip('.')}." if reason else ""
 
 
-def _others(findings: Sequence[Finding]) -> str:
-    known = {alias for p in PROTOCOLS for alias in (p.key, *p.aliases)}
+def _others(findings: Sequence[Finding], protocols: Sequence[Protocol]) -> str:
+    known = {alias for p in protocols for alias in (p.key, *p.aliases)}
     rest = [verdicts.card(f) for f in findings if f.protocol not in known]
     return _block("other", "Other findings", "\n".join(rest)) if rest else ""
 
 
-def _left_out(parts: Parts, reasons: Mapping[str, str]) -> str:
-    missing = [p for p in PROTOCOLS if not p.stands_in(parts)]
+def _left_out(protocols: Sequence[Protocol], parts: Parts, reasons: Mapping[str, str]) -> str:
+    missing = [p for p in protocols if not p.stands_in(parts)]
     entries = [(p.title, _absence(p, reasons)) for p in missing]
     told = {_name_of(p, reasons) for p in missing}
     entries += [
@@ -222,7 +230,7 @@ def _left_out(parts: Parts, reasons: Mapping[str, str]) -> str:
     if entries:
         inside = markup.pairs(entries)
     else:
-        inside = markup.paragraphs("Nothing: all four protocols were run.")
+        inside = markup.paragraphs("Nothing: all protocols were run.")
     return _block("left-out", "What was left out", inside)
 
 

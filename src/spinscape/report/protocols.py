@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spinscape.report import figures
 from spinscape.report.panels import Drawing, Parts
 
-__all__ = ["CAVEATS", "GLOSSARY", "PROTOCOLS", "Protocol"]
+__all__ = ["CAVEATS", "GLOSSARY", "PROTOCOLS", "Protocol", "protocols_of"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Protocol:
     """What stands for `why` where the networks were trained elsewhere; empty: the same."""
     given_method: str = ""
     """Likewise for `method`."""
+    studies: tuple[str, ...] = ("explore", "liao2024")
+    """Those whose page has this section."""
 
     def stands_in(self, parts: Parts) -> bool:
         """Whether a run holds any of it."""
@@ -210,6 +212,12 @@ PROTOCOLS = (
         aliases=("ruggedness", "roughness", "generalisation"),
     ),
 )
+
+
+def protocols_of(study: str) -> tuple[Protocol, ...]:
+    """Return the sections of a study's page, in their order."""
+    return tuple(protocol for protocol in PROTOCOLS if study in protocol.studies)
+
 
 CAVEATS = (
     "One data set with one set of trained networks cannot show replica symmetry breaking: that "

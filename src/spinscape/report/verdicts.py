@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from spinscape.findings import Finding
+from spinscape.report.claims import Claim
 from spinscape.report.wording import interval, number
 
-__all__ = ["badge", "card", "summary", "tally"]
+__all__ = ["badge", "card", "claimed", "summary", "tally"]
 
 _MARKS = {"supported": "✓", "not supported": "✕", "undecided": "?"}
 
@@ -42,6 +43,33 @@ def summary(findings: Sequence[Finding], anchors: dict[str, tuple[str, str]]) ->
         f'<table class="cards findings"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}\n</tbody></table>"
     )
+
+
+def claimed(claims: Sequence[Claim], findings: Sequence[Finding]) -> str:
+    """One card a claim: what it says, what was found of it, and how the methods differ."""
+    return "\n".join(_claim(claim, claim.found(findings)) for claim in claims)
+
+
+def _claim(claim: Claim, found: Sequence[Finding]) -> str:
+    evidence = "\n".join(
+        f"<li>{badge(finding.verdict)} {escape(finding.statement)} "
+        f'<span class="figures">{_value(finding)}</span>'
+        f"{_against_null(finding)}</li>"
+        for finding in found
+    )
+    return (
+        f'<article class="finding">\n<h3>{escape(claim.text)} {badge(claim.verdict(found))}</h3>\n'
+        f'<ul class="evidence">\n{evidence}\n</ul>\n'
+        f"<p><b>Known of the paper:</b> {escape(claim.known)} "
+        f"<b>Ours:</b> {escape(claim.ours)}</p>\n</article>"
+    )
+
+
+def _against_null(finding: Finding) -> str:
+    if not finding.null:
+        return ""
+    value = "" if finding.null_value is None else f": {escape(number(finding.null_value))}"
+    return f" (null: {escape(finding.null)}{value})"
 
 
 def _summary_row(finding: Finding, anchors: dict[str, tuple[str, str]]) -> str:

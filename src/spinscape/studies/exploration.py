@@ -6,16 +6,17 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
 from spinscape import parallel
+from spinscape.clusters import Workers
 from spinscape.glass import (
     clustering,
     correlations,
@@ -37,7 +38,7 @@ from spinscape.studies.hyper import rugged_cells
 from spinscape.studies.presets import ExploreSettings, settings_of
 from spinscape.studies.sources import DataLike, Source, source_of
 
-__all__ = ["CHUNK", "WALKERS", "Study", "explore", "study_of"]
+__all__ = ["CHUNK", "WALKERS", "Study", "conduct", "explore", "study_of"]
 
 CHUNK = 32
 """Replicas trained as one piece; fixed, so that no number depends on the workers."""
@@ -63,6 +64,8 @@ def explore(
     checkpoints: str | Sequence[str | Path] | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int | None = 1,
+    backend: str = "loky",
+    address: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Run:
@@ -87,7 +90,11 @@ def explore(
         Directory of the run; by default a name made of data, preset and configuration under
         ``runs``. The same call finds what is there and does only what is missing.
     workers : int or None
-        Processes; None takes all cores. Changes no number.
+        Processes; None takes all cores, or all that a cluster has. Changes no number.
+    backend : {"loky", "dask", "ray"}
+        Where the workers are: processes of this machine, or a cluster that runs at `address`.
+    address : str, optional
+        Of the cluster's scheduler or head.
     progress : callable, optional
         Called with a part's name, pieces done and pieces planned.
     **settings
@@ -103,16 +110,20 @@ def explore(
     ValueError, TypeError
         If an argument does not fit, or `out` holds a run of another configuration.
     """
-    from spinscape.report.page import write
-
     study = study_of(
         data, preset=preset, seed=seed, model=model, checkpoints=checkpoints, **settings
     )
-    study.workers, study.progress = workers, progress
-    parallel.arrivals((), workers)  # refuses workers that cannot be, before anything is made
+    study.workers, study.progress = Workers(workers, backend, address), progress
+    return conduct(study, preset, out)
+
+
+def conduct(study: "Study", preset: str, out: str | os.PathLike[str] | None) -> Run:
+    """Run all parts of a study that are not there yet, and draw its page."""
+    from spinscape.report.page import write
+
     configuration = study.configuration(preset)
-    path = Path(out) if out is not None else _default_path(configuration)
-    with Run.open(path, configuration, study="explore") as run:
+    path = Path(out) if out is not None else _default_path(study.name, configuration)
+    with Run.open(path, configuration, study=study.name) as run:
         study.population(run)
         for protocol, part in study.protocols.items():
             run.add_findings(protocol, part(run))
@@ -148,20 +159,22 @@ def study_of(
     return Study(source, chosen, seed)
 
 
-def _default_path(configuration: dict[str, Any]) -> Path:
+def _default_path(study: str, configuration: dict[str, Any]) -> Path:
     key = hashlib.sha256(repr(configuration).encode()).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", configuration["data"]).strip("-.") or "data"
-    return Path("runs") / f"explore-{name}-{configuration['preset']}-{key}"
+    return Path("runs") / f"{study}-{name}-{configuration['preset']}-{key}"
 
 
 @dataclass
 class Study:
     """One exploration: which parts there are, how each is computed, and what it found."""
 
+    name: ClassVar[str] = "explore"
+
     source: Source
     settings: ExploreSettings
     seed: int
-    workers: int | None = 1
+    workers: Workers = field(default_factory=Workers)
     progress: Progress | None = None
 
     @cached_property

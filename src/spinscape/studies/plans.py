@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spinscape.clusters import Workers
 from spinscape.glass import moves
 from spinscape.glass.interpolation import KINDS, permutation_paths
 from spinscape.glass.orbits import orbit_distances
@@ -41,7 +42,13 @@ class PlannedPart(NamedTuple):
     megabytes: float
 
 
-def plan(*args: Any, workers: int | None = 1, **options: Any) -> dict[str, Any]:
+def plan(
+    *args: Any,
+    workers: int | None = 1,
+    backend: str = "loky",
+    address: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Say what `exploration.explore` would do with the same arguments, without doing it.
 
     A few training steps, energies and distances are timed on networks of the planned size; training
@@ -54,6 +61,7 @@ def plan(*args: Any, workers: int | None = 1, **options: Any) -> dict[str, Any]:
         and ``left_out`` of the whole.
     """
     study = study_of(*args, **options)
+    Workers(workers, backend, address)  # refuses what cannot be
     rows = [_population(study)]
     planners: dict[str, Callable[[Study], PlannedPart]] = {
         "walk": _walk,

@@ -1,12 +1,15 @@
 """What the presets of a study mean, as data."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from spinscape.nets.recipes import SCHEDULES
 
 __all__ = ["PRESETS", "ExploreSettings", "settings_of"]
+
+Settings = TypeVar("Settings", bound="ExploreSettings")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ PRESETS: dict[str, ExploreSettings] = {
 }
 
 
-def settings_of(preset: str, **changes: Any) -> ExploreSettings:
+def settings_of(preset: str, presets: Mapping[str, Settings] = PRESETS, **changes: Any) -> Settings:
     """Return a preset with some of its settings changed (None leaves a setting as it is).
 
     Raises
@@ -85,9 +88,9 @@ def settings_of(preset: str, **changes: Any) -> ExploreSettings:
     ValueError
         If the preset or a setting is unknown, or a value is of the wrong kind or out of range.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"preset={preset!r}: expected one of {', '.join(PRESETS)}")
-    base = PRESETS[preset]
+    if preset not in presets:
+        raise ValueError(f"preset={preset!r}: expected one of {', '.join(presets)}")
+    base = presets[preset]
     known = {field.name: getattr(base, field.name) for field in fields(base)}
     given = {name: value for name, value in changes.items() if value is not None}
     for name, value in given.items():

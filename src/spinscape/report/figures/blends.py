@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import DataArray, Dataset
 
-from spinscape.report.figures.traces import BLUE, GREEN, GREY, VERMILION, axis, band, line
+from spinscape.report.figures.traces import BLUE, GREEN, GREY, PURPLE, VERMILION, axis, band, line
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
 from spinscape.report.wording import axis_label, number, percent, spread
 
@@ -19,6 +19,7 @@ _LOOK = {
     "independent": (VERMILION, "dash", "square"),
     "random matching": (GREY, "longdash", "x"),
     "aligned": (GREEN, "dot", "diamond"),
+    "aligned by activations": (PURPLE, "dashdot", "triangle-up"),
 }
 _Array = NDArray[np.float64]
 

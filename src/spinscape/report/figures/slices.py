@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from xarray import Dataset
 
+from spinscape.report.figures.ranks import MEASURES, draw_ranks
 from spinscape.report.figures.traces import (
     BLUE,
     GREY,
@@ -26,8 +27,7 @@ from spinscape.report.wording import axis_label, interval, number, percent, plai
 __all__ = ["draw_ruggedness"]
 
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
-_SETTINGS = ("learning_rate", "batch_size", "weight_decay", "width")
-_MEASURES = {"roughness": "roughness index", "local_energy": "local energy"}
+_SETTINGS = ("optimizer", "learning_rate", "batch_size", "weight_decay", "width")
 _SCALE = {
     True: (
         ", taken where rescaling its units makes a network smallest, so that a rescaled copy gives "
@@ -44,9 +44,9 @@ _Array = NDArray[np.float64]
 
 
 def draw_ruggedness(parts: Parts) -> list[Drawing]:
-    """Slices at both ends of the roughness index; both measures against test error."""
+    """Slices at both ends of the roughness index; measures against test error, and their ranks."""
     data = parts["ruggedness"]
-    drawings = (_slices(data), _scatters(data))
+    drawings = (_slices(data), _scatters(data), draw_ranks(data))
     return [drawing for drawing in drawings if drawing is not None]
 
 
@@ -128,13 +128,13 @@ def _measures(data: Dataset, replica: int) -> tuple[str, ...]:
 
 
 def _scatters(data: Dataset) -> Drawing | None:
-    shown = [name for name in _MEASURES if name in data]
+    shown = [name for name in MEASURES if name in data]
     if "test_error" not in data or not shown:
         return None
     used, grouping = _used(data), _grouping(data)
     panels = tuple(_scatter(data, name, used, grouping) for name in shown)
     taus = tuple(row for name in data.data_vars for row in _taus(data, str(name)))
-    summaries = tuple((_MEASURES[name], _range(data[name].values[used])) for name in shown)
+    summaries = tuple((MEASURES[name], _range(data[name].values[used])) for name in shown)
     error = ("test error", _range(data["test_error"].values[used], percent))
     rugged: tuple[tuple[str, str], ...] = ()
     if "rugged_slices" in data:
@@ -186,7 +186,7 @@ def _grouping(data: Dataset) -> str | None:
 def _scatter(data: Dataset, name: str, used: NDArray[np.bool_], grouping: str | None) -> Panel:
     x, y = data[name].values.astype(float), 100 * data["test_error"].values.astype(float)
     notes = np.array([_note(data, replica) for replica in range(data.sizes["replica"])])
-    hover = "%{text}<br>test error %{y:.2f} %<br>" + _MEASURES[name] + " %{x:.3g}"
+    hover = "%{text}<br>test error %{y:.2f} %<br>" + MEASURES[name] + " %{x:.3g}"
     traces: list[Trace] = []
     for place, (label, chosen) in enumerate(_groups(data, used, grouping).items()):
         traces.append(
@@ -218,9 +218,9 @@ def _scatter(data: Dataset, name: str, used: NDArray[np.bool_], grouping: str | 
     wide = len(spread) > 1 and bool(spread.min() > 0) and spread.max() / spread.min() > 30
     return Panel(
         f"generalisation-{name.replace('_', '-')}",
-        f"Test error against {_MEASURES[name]}",
-        f"Scatter of test error against {_MEASURES[name]} for {int(used.sum())} networks: "
-        f"{_MEASURES[name]} {_range(x[used])}, test error {_range(y[used])} percent.",
+        f"Test error against {MEASURES[name]}",
+        f"Scatter of test error against {MEASURES[name]} for {int(used.sum())} networks: "
+        f"{MEASURES[name]} {_range(x[used])}, test error {_range(y[used])} percent.",
         tuple(traces),
         {
             "xaxis": log_axis(label, spread) if wide else axis(label, **_frame(x[used])),
@@ -245,13 +245,19 @@ def _groups(
     if grouping is None:
         return {"networks": used}
     values = data[grouping].values
-    name = grouping.replace("_", " ")
-    return {f"{name} {plain(v)}": used & (values == v) for v in np.unique(values)}
+    return {_setting(data, grouping, v): used & (values == v) for v in np.unique(values)}
+
+
+def _setting(data: Dataset, name: str, value: float) -> str:
+    """A setting and its value; an optimiser is stored as the number of its name."""
+    names = data[name].attrs.get("words")
+    told = plain(value) if names is None else str(names[int(value)])
+    return f"{name.replace('_', ' ')} {told}"
 
 
 def _note(data: Dataset, replica: int) -> str:
     settings = [
-        f"{name.replace('_', ' ')} {plain(data[name].values[replica])}"
+        _setting(data, name, data[name].values[replica])
         for name in _SETTINGS
         if name in data and (name != "width" or data[name].values.any())  # 0: its own
     ]
@@ -280,5 +286,5 @@ def _taus(data: Dataset, name: str) -> list[tuple[str, str]]:
         if f"{name}_low" in data and f"{name}_high" in data and text != "–":
             low, high = (float(data[f"{name}_{end}"].sel(at)) for end in ("low", "high"))
             text += f", {interval(low, high, float(data.attrs.get('level', 0.95)))}"
-        rows.append((f"{words}, {_MEASURES.get(label, label)}", text))
+        rows.append((f"{words}, {MEASURES.get(label, label)}", text))
     return rows

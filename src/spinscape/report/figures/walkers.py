@@ -8,8 +8,12 @@ from xarray import Dataset
 
 from spinscape.report.figures.traces import (
     BLUE,
+    GREEN,
     GREY,
     INK,
+    ORANGE,
+    PURPLE,
+    SKY,
     VERMILION,
     axis,
     band,
@@ -18,35 +22,59 @@ from spinscape.report.figures.traces import (
     log_axis,
     thinned,
 )
+from spinscape.report.figures.walk_memory import draw_memory, draw_relaxation
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
 from spinscape.report.wording import axis_label, number, percent, spread
 
 __all__ = ["draw_walks"]
 
 _FREE, _THERMAL = "walk/free", "walk/thermal"
-_LOOK = {_FREE: ("free", BLUE, "solid"), _THERMAL: ("thermal", VERMILION, "dash")}
+_THRESHOLD, _LANGEVIN, _UNITS = "walk/threshold", "walk/langevin", "walk/units"
+_UNTRAINED, _HALFWAY = "walk/free_untrained", "walk/free_halfway"
+_LOOK = {
+    _FREE: ("free", BLUE, "solid"),
+    _THERMAL: ("thermal", VERMILION, "dash"),
+    _THRESHOLD: ("threshold", GREEN, "dashdot"),
+    _LANGEVIN: ("Langevin", PURPLE, "longdash"),
+    _UNITS: ("single-unit", ORANGE, "longdashdot"),
+    _UNTRAINED: ("free, untrained", SKY, "longdash"),
+    _HALFWAY: ("free, halfway", GREEN, "dashdot"),
+}
+_COMPARED = (_FREE, _THERMAL, _THRESHOLD, _LANGEVIN)
+"""Walks whose steps all move every weight, so that their displacements compare."""
+_STAGES = (_UNTRAINED, _HALFWAY, _FREE)
 _Array = NDArray[np.float64]
 
 
 def draw_walks(parts: Parts) -> list[Drawing]:
-    """Loss of a free and of a thermal walk, displacement and overlap of both."""
-    walks = {name: parts[name] for name in (_FREE, _THERMAL) if name in parts}
+    """Loss of walks by every rule, their displacement, overlap, relaxation and memory."""
+    walks = {name: parts[name] for name in _LOOK if name in parts}
     panels = []
     if _FREE in walks:
         panels.append(_rise(walks[_FREE]))
     if _THERMAL in walks:
         panels.append(_energy(walks[_THERMAL]))
-    panels.append(_displacement(walks))
-    if all("overlap" in walk for walk in walks.values()):
-        panels.append(_overlap(walks))
-    walkers = " and ".join(
+    if _THRESHOLD in walks and "start_energy" in walks[_THRESHOLD]:
+        panels.append(_below_threshold(walks[_THRESHOLD]))
+    compared = {name: walks[name] for name in _COMPARED if name in walks}
+    if compared:
+        panels.append(_displacement(compared))
+    overlaps = {name: walk for name, walk in compared.items() if "overlap" in walk}
+    if overlaps:
+        panels.append(_overlap(overlaps))
+    stages = {name: walks[name] for name in _STAGES if name in walks}
+    if len(stages) > 1:
+        panels.append(_stages(stages))
+    walkers = ", ".join(
         f"{walk.sizes['walker']} {_LOOK[name][0]} walkers" for name, walk in walks.items()
     )
     caption = (
         f"{walkers}. Thick lines are medians, shaded bands hold the middle 80 % of walkers, "
         "thin lines are single walkers."
     )
-    return [Drawing("walks", tuple(panels), caption, *_table(walks))]
+    named = {_LOOK[name][0]: walk for name, walk in walks.items()}
+    drawn = [Drawing("walks", tuple(panels), caption, *_table(walks))]
+    return drawn + draw_relaxation(named) + draw_memory(named)
 
 
 def _read(walk: Dataset, name: str) -> _Array:
@@ -121,6 +149,54 @@ def _energy(walk: Dataset) -> Panel:
 def _temperature(walk: Dataset) -> str:
     temperature = walk.attrs.get("temperature")
     return "" if temperature is None else f" at temperature {number(float(temperature))}"
+
+
+def _below_threshold(walk: Dataset) -> Panel:
+    """Height above the start, as a fraction of the threshold's."""
+    steps, bottom = _steps(walk), walk["start_energy"].values[:, None]
+    height = (_read(walk, "energy") - bottom) / (walk["threshold"].values[:, None] - bottom)
+    at = thinned(len(steps))
+    last = number(np.nanmedian(height[:, -1]))
+    law = line(steps[at], np.ones(len(at)), "threshold", INK, dash="dot", width=3)
+    return Panel(
+        "walks-threshold",
+        "Threshold walk: how close to the threshold does the loss stay?",
+        "Loss of walkers that may not exceed a threshold, above its value at the start and as a "
+        f"fraction of the threshold's: median {last} after {steps[-1]:.0f} steps. In a bowl of d "
+        "dimensions it would stay at d/(d + 2).",
+        (*_fan(steps[at], height[:, at], "threshold", GREEN, dash="dashdot"), law),
+        {
+            "xaxis": axis("Steps made", rangemode="tozero"),
+            "yaxis": axis("Rise of the loss over the largest allowed", rangemode="tozero"),
+        },
+        height=340,
+    )
+
+
+def _stages(walks: dict[str, Dataset]) -> Panel:
+    """Median rise of the loss of free walks from points of unequal training."""
+    traces: list[Trace] = []
+    words = []
+    for part, walk in walks.items():
+        name, colour, dash = _LOOK[part]
+        name = "free, trained" if part == _FREE else name
+        energy, steps = _read(walk, "energy"), _steps(walk)
+        at = thinned(len(steps))
+        low, middle, high = np.nanquantile(energy[:, at], [0.1, 0.5, 0.9], axis=0)
+        traces.append(band(steps[at], low, high, f"middle 80 %, {name}", colour))
+        traces.append(line(steps[at], middle, name, colour, dash=dash))
+        words.append(f"{name} from {number(middle[0])} to {number(middle[-1])}")
+    return Panel(
+        "walks-stages",
+        "Free walks from untrained, half-trained and trained networks",
+        f"Loss of free walkers against steps; medians: {', '.join(words)} nats.",
+        tuple(traces),
+        {
+            "xaxis": axis("Steps made", rangemode="tozero"),
+            "yaxis": axis(axis_label(walk["energy"], "loss")),
+        },
+        height=340,
+    )
 
 
 def _displacement(walks: dict[str, Dataset]) -> Panel:

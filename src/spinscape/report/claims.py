@@ -1,0 +1,139 @@
+"""What a paper claims, and which findings bear on it: one record a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spinscape.findings import Finding
+
+__all__ = ["RULE", "Claim", "claims_of"]
+
+RULE = (
+    "Of the paper the claims of the abstract are known to us, and neither its methods in detail "
+    "nor its numbers. Each claim is tested here by findings whose rules were fixed beforehand: it "
+    "is supported if every deciding finding is, not supported if one of them is not, and else "
+    "undecided. The methods are ours; what they show of these networks and these data need not "
+    "hold for those of the paper."
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a paper's abstract, in our words."""
+
+    key: str
+    text: str
+    known: str
+    """What is known of how the paper tested it."""
+    ours: str
+    """How it is tested here."""
+    deciding: tuple[str, ...]
+    """Questions of the findings on which the verdict rests."""
+    beside: tuple[str, ...] = ()
+    """Questions of further findings that a reader should see."""
+
+    def found(self, findings: Sequence[Finding]) -> list[Finding]:
+        """Findings that bear on the claim, the deciding ones first."""
+        asked = (*self.deciding, *self.beside)
+        return sorted(
+            (finding for finding in findings if finding.question in asked),
+            key=lambda finding: asked.index(finding.question),
+        )
+
+    def verdict(self, findings: Sequence[Finding]) -> str:
+        """What `RULE` says of the claim."""
+        found = [finding for finding in findings if finding.question in self.deciding]
+        answered = {finding.question for finding in found}
+        verdicts = {finding.verdict for finding in found}
+        if "not supported" in verdicts:
+            return "not supported"
+        if verdicts == {"supported"} and answered == set(self.deciding):
+            return "supported"
+        return "undecided"
+
+
+def claims_of(study: str) -> tuple[Claim, ...]:
+    """Return the claims that a study tests; none if it reproduces no paper."""
+    return _CLAIMS.get(study, ())
+
+
+_LIAO = (
+    Claim(
+        key="walks",
+        text="Random walks in weight space unravel structure of the landscape.",
+        known=(
+            "random walks in parameter space are one of its protocols; step sizes, acceptance "
+            "rule and observables are not known."
+        ),
+        ours=(
+            "walkers take filter-normalised steps from balanced solutions; structure is what "
+            "departs from the exact law of a quadratic bowl with the curvature at the start, which "
+            "is measured independently."
+        ),
+        deciding=("Is the ground around a solution more than a bowl of its curvature?",),
+    ),
+    Claim(
+        key="permutation",
+        text=(
+            "Paths between permuted copies of one region show how the regions of the landscape "
+            "that the symmetry of hidden units makes identical are connected."
+        ),
+        known=(
+            "permutation-interpolation is one of its protocols; which permutations, which "
+            "barrier and which widths are not known."
+        ),
+        ours=(
+            "barriers to own copies are compared with those between independent solutions, raw "
+            "and matched, on the same pairs; curved paths and paths through permutation points "
+            "are set against the straight one."
+        ),
+        deciding=("Does matching hidden units remove the barrier between two solutions?",),
+        beside=("Is the barrier to the own permuted copy like that to another solution?",),
+    ),
+    Claim(
+        key="hierarchy",
+        text=(
+            "Hierarchical clustering of solutions is reminiscent of replica symmetry breaking: "
+            "solutions form a hierarchy."
+        ),
+        known=(
+            "solutions are clustered hierarchically; distance, linkage and null are not known, "
+            "and whether the permutation symmetry is removed."
+        ),
+        ours=(
+            "distances are those of orbits under permutation and rescaling; the verdict rests on "
+            "K against two nulls, at two levels, because a dendrogram, the cophenetic correlation "
+            "and the index of Rammal, Toulouse and Virasoro look alike for structureless points."
+        ),
+        deciding=(
+            "Do the solutions form families?",
+            "Do the solutions form families within families?",
+        ),
+        beside=("Are solutions more alike than chance?",),
+    ),
+    Claim(
+        key="ruggedness",
+        text="Ruggedness of the landscape is related to generalisation.",
+        known="a relation is reported; its measure of ruggedness and its population are not known.",
+        ours=(
+            "networks are trained with different settings to equal training loss, measures "
+            "that symmetry cannot change are taken, and Kendall's τ is averaged over one setting "
+            "at a time."
+        ),
+        deciding=("At equal training loss, do local energy and test error go together?",),
+        beside=("At equal training loss, do roughness index and test error go together?",),
+    ),
+    Claim(
+        key="flattening",
+        text="Flattened minima generalise better.",
+        known="an improvement by flattened minima is reported; how they were flattened is not.",
+        ours=(
+            "weight averaging, SAM and the mean of a thermal walk are each set against the plain "
+            "minimum of the same seeds, paired, at equal cost."
+        ),
+        deciding=(),
+    ),
+)
+
+_CLAIMS = {"liao2024": _LIAO}
