@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Duel, Work
-from spinscape.glass.orbits import orbit_distances
+from spinscape.glass.matching.orbits import orbit_distances
 from spinscape.nets import models
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.initialisation import initial_points

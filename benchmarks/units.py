@@ -3,9 +3,9 @@
 import torch
 
 from benchmarks.harness import Duel, Work
-from spinscape.glass.moves import generators
-from spinscape.glass.rules import RULES
-from spinscape.glass.unit_moves import SingleUnit
+from spinscape.glass.walking.moves import generators
+from spinscape.glass.walking.rules import RULES
+from spinscape.glass.walking.unit_moves import SingleUnit
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import models
 from spinscape.nets.initialisation import initial_points

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 import oracles
-from spinscape.glass import activation_matching, hidden_units
-from spinscape.glass.activation_matching import activation_correlations
-from spinscape.glass.alignment import METHODS, align, align_pairs, solve_assignments
-from spinscape.glass.hidden_units import hidden_units_of
-from spinscape.glass.orbits import euclidean_distances, orbit_distances
+from spinscape.glass.matching import activation_matching, hidden_units
+from spinscape.glass.matching.activation_matching import activation_correlations
+from spinscape.glass.matching.alignment import METHODS, align, align_pairs, solve_assignments
+from spinscape.glass.matching.hidden_units import hidden_units_of
+from spinscape.glass.matching.orbits import euclidean_distances, orbit_distances
 from spinscape.nets import symmetry as symmetries
 
 DTYPES = [torch.float32, torch.float64]

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 
 import oracles
-from spinscape.glass.alignment import align
-from spinscape.glass.all_pairs import barriers_of_all_pairs
-from spinscape.glass.barriers import barrier
+from spinscape.glass.matching.alignment import align
+from spinscape.glass.paths.all_pairs import barriers_of_all_pairs
+from spinscape.glass.paths.barriers import barrier
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import cnn, mlp
 

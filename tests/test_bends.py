@@ -5,9 +5,9 @@ import pytest
 import torch
 import xarray as xr
 
-from spinscape.glass.bends import KINDS, bent_paths
-from spinscape.glass.curves import Bending
-from spinscape.glass.permutation_points import ROUTES, permutation_point_paths
+from spinscape.glass.paths.bends import KINDS, bent_paths
+from spinscape.glass.paths.curves import Bending
+from spinscape.glass.paths.permutation_points import ROUTES, permutation_point_paths
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import mlp
 from spinscape.report.figures.bends import draw_bends

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import oracles
-from spinscape.glass import bezier
-from spinscape.glass.barriers import barrier
-from spinscape.glass.bends import KINDS, bent_paths
-from spinscape.glass.bezier import bezier_paths
-from spinscape.glass.curves import Bending, along_curve, bernstein, curve_length
-from spinscape.glass.detours import bent_findings
-from spinscape.glass.interpolation import balanced_pairs, permutation_paths
-from spinscape.glass.teacher import ReluTeacher
+from spinscape.glass.paths import bezier
+from spinscape.glass.paths.barriers import barrier
+from spinscape.glass.paths.bends import KINDS, bent_paths
+from spinscape.glass.paths.bezier import bezier_paths
+from spinscape.glass.paths.curves import Bending, along_curve, bernstein, curve_length
+from spinscape.glass.paths.detours import bent_findings
+from spinscape.glass.paths.interpolation import balanced_pairs, permutation_paths
+from spinscape.glass.paths.teacher import ReluTeacher
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import mlp
 

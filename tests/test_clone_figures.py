@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from spinscape.glass.clones import clone, family
-from spinscape.glass.lineages import kinship
-from spinscape.glass.quenches import displaced, quench
-from spinscape.glass.relatives import siblings
+from spinscape.glass.kin.clones import clone, family
+from spinscape.glass.kin.lineages import kinship
+from spinscape.glass.kin.quenches import displaced, quench
+from spinscape.glass.kin.relatives import siblings
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.datasets import load
 from spinscape.nets.models import mlp

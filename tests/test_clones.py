@@ -7,12 +7,12 @@ import xarray as xr
 from scipy.stats import kendalltau
 
 import oracles
-from spinscape.glass import partings
-from spinscape.glass.clones import clone, disguised, family
-from spinscape.glass.clustering import hierarchy, hierarchy_findings
-from spinscape.glass.lineages import family_findings, kinship
-from spinscape.glass.partings import clone_findings
-from spinscape.glass.relatives import siblings
+from spinscape.glass.kin import partings
+from spinscape.glass.kin.clones import clone, disguised, family
+from spinscape.glass.kin.lineages import family_findings, kinship
+from spinscape.glass.kin.partings import clone_findings
+from spinscape.glass.kin.relatives import siblings
+from spinscape.glass.trees.clustering import hierarchy, hierarchy_findings
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import datasets, symmetry
 from spinscape.nets.models import cnn, mlp

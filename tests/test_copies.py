@@ -10,8 +10,8 @@ import xarray as xr
 from scipy.stats import chi2
 
 import oracles
-from spinscape.glass import own_copies
-from spinscape.glass.own_copies import COPIES, copies_findings, growth, partial_copies
+from spinscape.glass.paths import own_copies
+from spinscape.glass.paths.own_copies import COPIES, copies_findings, growth, partial_copies
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.models import cnn, mlp

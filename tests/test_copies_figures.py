@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from spinscape.glass.all_pairs import barriers_of_all_pairs
-from spinscape.glass.interpolation import permutation_paths
-from spinscape.glass.midpoints import repaired_midpoints
-from spinscape.glass.own_copies import partial_copies
-from spinscape.glass.widths import barriers_by_width
+from spinscape.glass.paths.all_pairs import barriers_of_all_pairs
+from spinscape.glass.paths.interpolation import permutation_paths
+from spinscape.glass.paths.midpoints import repaired_midpoints
+from spinscape.glass.paths.own_copies import partial_copies
+from spinscape.glass.paths.widths import barriers_by_width
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.datasets import load
 from spinscape.nets.models import mlp

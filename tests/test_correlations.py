@@ -9,8 +9,8 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from spinscape.glass import correlations, rank_relations
-from spinscape.glass.correlations import generalisation, generalisation_findings
+from spinscape.glass.rugged import correlations, rank_relations
+from spinscape.glass.rugged.correlations import generalisation, generalisation_findings
 from spinscape.statistics import kendall, p_value, pair_bootstrap
 
 FALSE_ALARM = 4.0  # standard errors: once in 16 000 comparisons, were the seeds not fixed

@@ -9,11 +9,11 @@ import xarray as xr
 from torch import nn
 
 import oracles
-from spinscape.glass.flattening import KINDS, flattened, flattening_findings
-from spinscape.glass.flattening_kinds import share_out
-from spinscape.glass.flattening_walks import thermal_average
-from spinscape.glass.langevin import Langevin
-from spinscape.glass.moves import FilterGaussian, Gaussian
+from spinscape.glass.rugged.flattening import KINDS, flattened, flattening_findings
+from spinscape.glass.rugged.flattening_kinds import share_out
+from spinscape.glass.rugged.flattening_walks import thermal_average
+from spinscape.glass.walking.langevin import Langevin
+from spinscape.glass.walking.moves import FilterGaussian, Gaussian
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.datasets import Data, Split
 from spinscape.nets.engine import TrainingEngine

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spinscape.glass.flattening import KINDS, flattened
+from spinscape.glass.rugged.flattening import KINDS, flattened
 from spinscape.nets import datasets, models
 from spinscape.report.figures.flattening import draw_flattening
 from spinscape.report.panels import to_json

@@ -9,11 +9,11 @@ from torch import nn
 
 import oracles
 from spinscape import parallel
-from spinscape.glass import functional, mixing
-from spinscape.glass.clustering import hierarchy, hierarchy_findings
-from spinscape.glass.functional import FUNCTIONAL, functional_distances
-from spinscape.glass.mixing import FunctionStar, draw_overlaps
-from spinscape.glass.ultrametricity import hed_young_domany_k
+from spinscape.glass.trees import functional, mixing
+from spinscape.glass.trees.clustering import hierarchy, hierarchy_findings
+from spinscape.glass.trees.functional import FUNCTIONAL, functional_distances
+from spinscape.glass.trees.mixing import FunctionStar, draw_overlaps
+from spinscape.glass.trees.ultrametricity import hed_young_domany_k
 from spinscape.landscape.energy import Landscape
 from spinscape.statistics import p_value
 

@@ -15,11 +15,11 @@ from torch import nn
 
 import oracles
 from spinscape import parallel
-from spinscape.glass.clustering import hierarchy, hierarchy_findings
-from spinscape.glass.families import top_clusters
-from spinscape.glass.orbits import euclidean_distances
-from spinscape.glass.surrogates import barycentre, draw_surrogate, judge, norm_matched, star
-from spinscape.glass.ultrametricity import (
+from spinscape.glass.matching.orbits import euclidean_distances
+from spinscape.glass.trees.clustering import hierarchy, hierarchy_findings
+from spinscape.glass.trees.families import top_clusters
+from spinscape.glass.trees.surrogates import barycentre, draw_surrogate, judge, norm_matched, star
+from spinscape.glass.trees.ultrametricity import (
     LINKAGES,
     hed_young_domany_k,
     jackknife_k,

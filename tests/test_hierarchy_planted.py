@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import oracles
-from spinscape.glass.clustering import hierarchy, hierarchy_findings
+from spinscape.glass.trees.clustering import hierarchy, hierarchy_findings
 from spinscape.nets import symmetry as symmetries
 
 MODULE = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).double()

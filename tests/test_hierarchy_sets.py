@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import oracles
-from spinscape.glass.clustering import hierarchy, hierarchy_findings
-from spinscape.glass.repeats import (
+from spinscape.glass.trees.clustering import hierarchy, hierarchy_findings
+from spinscape.glass.trees.repeats import (
     hierarchy_of_sets,
     hierarchy_of_sets_findings,
     untrained_finding,

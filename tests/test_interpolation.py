@@ -9,11 +9,11 @@ import xarray as xr
 from torch import nn
 
 import oracles
-from spinscape.glass import interpolation
-from spinscape.glass.alignment import align
-from spinscape.glass.barriers import barrier
-from spinscape.glass.interpolation import KINDS, permutation_findings, permutation_paths
-from spinscape.glass.pairings import balanced_pairs
+from spinscape.glass.matching.alignment import align
+from spinscape.glass.paths import interpolation
+from spinscape.glass.paths.barriers import barrier
+from spinscape.glass.paths.interpolation import KINDS, permutation_findings, permutation_paths
+from spinscape.glass.paths.pairings import balanced_pairs
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.models import cnn, mlp

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from spinscape.glass.learning_coefficients import RidgeLangevin, learning_coefficient
-from spinscape.glass.moves import generators
+from spinscape.glass.rugged.learning_coefficients import RidgeLangevin, learning_coefficient
+from spinscape.glass.walking.moves import generators
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import mlp
 

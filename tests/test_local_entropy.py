@@ -5,7 +5,7 @@ from math import sqrt
 import pytest
 import torch
 
-from spinscape.glass.local_entropies import local_entropy
+from spinscape.glass.rugged.local_entropies import local_entropy
 
 FALSE_ALARM = 4.0  # standard errors: once in 16 000 comparisons, were the seeds not fixed
 H = torch.tensor([0.3, 1.0, 2.5], dtype=torch.float64)

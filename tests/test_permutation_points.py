@@ -7,14 +7,14 @@ import xarray as xr
 from scipy.optimize import minimize, minimize_scalar
 
 import oracles
-from spinscape.glass import permutation_points
-from spinscape.glass.barriers import barrier
-from spinscape.glass.curves import Bending
-from spinscape.glass.detours import permutation_point_findings
-from spinscape.glass.extra_neuron import corners, extra_neuron_path, widened
-from spinscape.glass.permutation_points import ROUTES, permutation_point_paths
-from spinscape.glass.teacher import ReluTeacher
-from spinscape.glass.unit_pairs import draw_units, merged, traded, transposed
+from spinscape.glass.paths import permutation_points
+from spinscape.glass.paths.barriers import barrier
+from spinscape.glass.paths.curves import Bending
+from spinscape.glass.paths.detours import permutation_point_findings
+from spinscape.glass.paths.extra_neuron import corners, extra_neuron_path, widened
+from spinscape.glass.paths.permutation_points import ROUTES, permutation_point_paths
+from spinscape.glass.paths.teacher import ReluTeacher
+from spinscape.glass.paths.unit_pairs import draw_units, merged, traded, transposed
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import symmetry
 from spinscape.nets.models import mlp

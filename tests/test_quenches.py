@@ -6,8 +6,8 @@ import torch
 import xarray as xr
 
 import oracles
-from spinscape.glass.quenches import CRITERIA, displaced, quench
-from spinscape.glass.returns import half_distance, quench_findings, returns
+from spinscape.glass.kin.quenches import CRITERIA, displaced, quench
+from spinscape.glass.kin.returns import half_distance, quench_findings, returns
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.datasets import Data, Split, load
 from spinscape.nets.models import mlp

@@ -38,7 +38,7 @@ def _tiny(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda _: None)
     for preset in presets.PRESETS:
-        monkeypatch.setitem(presets.PRESETS, preset, presets.settings_of("quick", **TINY))
+        monkeypatch.setitem(presets.PRESETS, preset, presets.settings_of("quick", presets.PRESETS, **TINY))
 
 
 def blocks(text: str, language: str) -> list[str]:

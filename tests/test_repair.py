@@ -9,10 +9,11 @@ import xarray as xr
 from torch import nn
 
 import oracles
-from spinscape.glass import hidden_units, midpoints
-from spinscape.glass.alignment import align
-from spinscape.glass.midpoints import STATES, repair, repair_findings, repaired_midpoints
-from spinscape.glass.pairings import balanced_pairs
+from spinscape.glass.matching import hidden_units
+from spinscape.glass.matching.alignment import align
+from spinscape.glass.paths import midpoints
+from spinscape.glass.paths.midpoints import STATES, repair, repair_findings, repaired_midpoints
+from spinscape.glass.paths.pairings import balanced_pairs
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import cnn, mlp
 

@@ -9,9 +9,8 @@ import torch
 import xarray as xr
 
 import oracles
-from spinscape.glass import roughness_along_slices
-from spinscape.glass.roughness import local_energy, ruggedness
-from spinscape.glass.roughness_along_slices import slices, total_variation
+from spinscape.glass.rugged.along_slices import slices, total_variation
+from spinscape.glass.rugged.roughness import local_energy, ruggedness
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import cnn, mlp
 from spinscape.nets.weightspace import WeightSpace

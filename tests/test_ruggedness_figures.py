@@ -7,8 +7,8 @@ import pytest
 import torch
 import xarray as xr
 
-from spinscape.glass.correlations import AXES, MEASURES, generalisation
-from spinscape.glass.roughness import ruggedness
+from spinscape.glass.rugged.correlations import AXES, MEASURES, generalisation
+from spinscape.glass.rugged.roughness import ruggedness
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import mlp
 from spinscape.report.figures import ranks

@@ -8,8 +8,8 @@ import torch
 import xarray as xr
 
 import oracles
-from spinscape.glass.correlations import MEASURES
-from spinscape.glass.roughness import _representatives, ruggedness
+from spinscape.glass.rugged.correlations import MEASURES
+from spinscape.glass.rugged.roughness import _representatives, ruggedness
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import mlp
 

@@ -11,9 +11,9 @@ from scipy.optimize import brentq
 from torch import nn
 
 import oracles
-from spinscape.glass.flatness import relative_flatness
-from spinscape.glass.roughness import ruggedness
-from spinscape.glass.sharpness import adaptive_sharpness
+from spinscape.glass.rugged.flatness import relative_flatness
+from spinscape.glass.rugged.roughness import ruggedness
+from spinscape.glass.rugged.sharpness import adaptive_sharpness
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.models import mlp
 

@@ -6,10 +6,10 @@ import torch
 from scipy import integrate
 
 import oracles
-from spinscape.glass.barriers import barrier
-from spinscape.glass.moves import Gaussian
-from spinscape.glass.teacher import ReluTeacher, relu_kernel
-from spinscape.glass.walks import walk
+from spinscape.glass.paths.barriers import barrier
+from spinscape.glass.paths.teacher import ReluTeacher, relu_kernel
+from spinscape.glass.walking.moves import Gaussian
+from spinscape.glass.walking.walks import walk
 from spinscape.landscape.energy import Landscape
 
 STANDARD_ERRORS = 3

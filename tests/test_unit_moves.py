@@ -17,10 +17,10 @@ from scipy.stats import t as student
 from torch import nn
 
 import oracles
-from spinscape.glass.moves import Gaussian, generators
-from spinscape.glass.rules import RULES
-from spinscape.glass.unit_moves import SingleUnit
-from spinscape.glass.walks import walk
+from spinscape.glass.walking.moves import Gaussian, generators
+from spinscape.glass.walking.rules import RULES
+from spinscape.glass.walking.unit_moves import SingleUnit
+from spinscape.glass.walking.walks import walk
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import models
 
@@ -377,7 +377,7 @@ def test_pieces_of_walkers_give_the_same_walk(monkeypatch):
     landscape, points = setting(walkers=5)
     settings = {"rule": "thermal", "temperature": 0.02, "steps": 80, "record": 81, "seed": 12}
     at_once = walk(landscape, points, move=SingleUnit(0.3), **settings)
-    monkeypatch.setattr("spinscape.glass.local_fields.MEMORY", 2 * 4 * 30 * 8)
+    monkeypatch.setattr("spinscape.glass.walking.local_fields.MEMORY", 2 * 4 * 30 * 8)
     pieces = walk(landscape, points, move=SingleUnit(0.3), **settings)
     np.testing.assert_allclose(pieces.energy, at_once.energy, rtol=1e-10)
 

@@ -9,15 +9,15 @@ import torch
 import xarray as xr
 
 import oracles
-from spinscape.glass.ageing import ageing_finding, relaxation
-from spinscape.glass.convergence import equilibrium
-from spinscape.glass.diagnostics import diagnosed
-from spinscape.glass.memory import autocorrelation, correlation_finding
-from spinscape.glass.moves import Gaussian
-from spinscape.glass.quadratic import excess
-from spinscape.glass.sublevel import dimension_finding, effective_dimension
-from spinscape.glass.walks import walk
-from spinscape.glass.wandering import diffusion, walk_findings
+from spinscape.glass.walking.ageing import ageing_finding, relaxation
+from spinscape.glass.walking.convergence import equilibrium
+from spinscape.glass.walking.diagnostics import diagnosed
+from spinscape.glass.walking.memory import autocorrelation, correlation_finding
+from spinscape.glass.walking.moves import Gaussian
+from spinscape.glass.walking.quadratic import excess
+from spinscape.glass.walking.sublevel import dimension_finding, effective_dimension
+from spinscape.glass.walking.walks import walk
+from spinscape.glass.walking.wandering import diffusion, walk_findings
 
 ERRORS = 3.0
 STRICT = 0.9973

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import oracles
-from spinscape.glass.diagnostics import diagnosed
-from spinscape.glass.langevin import Langevin
-from spinscape.glass.moves import Gaussian
-from spinscape.glass.walks import walk
+from spinscape.glass.walking.diagnostics import diagnosed
+from spinscape.glass.walking.langevin import Langevin
+from spinscape.glass.walking.moves import Gaussian
+from spinscape.glass.walking.walks import walk
 from spinscape.report.figures.walkers import draw_walks
 from spinscape.report.panels import to_json
 

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 
 import oracles
-from spinscape.glass.moves import Gaussian
-from spinscape.glass.walks import walk
-from spinscape.glass.wandering import diffusion, walk_findings
+from spinscape.glass.walking.moves import Gaussian
+from spinscape.glass.walking.walks import walk
+from spinscape.glass.walking.wandering import diffusion, walk_findings
 
 FALSE_ALARM = 4.0  # standard errors: once in 16 000 comparisons, were the seeds not fixed
 

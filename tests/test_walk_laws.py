@@ -8,11 +8,11 @@ import torch
 from scipy.stats import t as student
 
 import oracles
-from spinscape.glass.langevin import Langevin
-from spinscape.glass.memory import autocorrelation
-from spinscape.glass.moves import FilterGaussian, Gaussian
-from spinscape.glass.sublevel import effective_dimension
-from spinscape.glass.walks import walk
+from spinscape.glass.walking.langevin import Langevin
+from spinscape.glass.walking.memory import autocorrelation
+from spinscape.glass.walking.moves import FilterGaussian, Gaussian
+from spinscape.glass.walking.sublevel import effective_dimension
+from spinscape.glass.walking.walks import walk
 
 ERRORS = 3.0
 

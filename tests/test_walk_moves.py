@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 import oracles
-from spinscape.glass.langevin import Langevin
-from spinscape.glass.moves import FilterGaussian, Gaussian, generators
-from spinscape.glass.recording import join_walks
-from spinscape.glass.rules import RULES, Info
-from spinscape.glass.walks import walk
+from spinscape.glass.walking.langevin import Langevin
+from spinscape.glass.walking.moves import FilterGaussian, Gaussian, generators
+from spinscape.glass.walking.recording import join_walks
+from spinscape.glass.walking.rules import RULES, Info
+from spinscape.glass.walking.walks import walk
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import WeightSpace
 

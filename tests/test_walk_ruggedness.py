@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinscape.glass.roughness_along_walks import walk_ruggedness
+from spinscape.glass.rugged.along_walks import walk_ruggedness
 
 FALSE_ALARM = 4.0  # standard errors: once in 16 000 comparisons, were the seeds not fixed
 

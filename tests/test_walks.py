@@ -15,9 +15,9 @@ from scipy.stats import t as student
 from torch import nn
 
 import oracles
-from spinscape.glass.moves import FilterGaussian, Gaussian, generators
-from spinscape.glass.quadratic import quadratic_law
-from spinscape.glass.walks import walk
+from spinscape.glass.walking.moves import FilterGaussian, Gaussian, generators
+from spinscape.glass.walking.quadratic import quadratic_law
+from spinscape.glass.walking.walks import walk
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import WeightSpace
 

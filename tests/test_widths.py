@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spinscape.glass.interpolation import permutation_paths
-from spinscape.glass.pairings import balanced_pairs
-from spinscape.glass.widths import barriers_by_width, decay, width_findings
+from spinscape.glass.paths.interpolation import permutation_paths
+from spinscape.glass.paths.pairings import balanced_pairs
+from spinscape.glass.paths.widths import barriers_by_width, decay, width_findings
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.datasets import load
 from spinscape.nets.models import mlp

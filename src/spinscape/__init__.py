@@ -22,6 +22,7 @@ from spinscape.nets.weightspace import WeightSpace, points
 from spinscape.statistics import Finding
 from spinscape.store import Run
 from spinscape.studies.exploration import explore
+from spinscape.studies.papers import reproduce
 
 __version__ = version("spinscape")
 
@@ -36,6 +37,7 @@ __all__ = [
     "models",
     "points",
     "population",
+    "reproduce",
     "symmetry",
     "train",
 ]

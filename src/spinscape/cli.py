@@ -313,7 +313,7 @@ def _show_findings(run: Any, as_json: bool) -> None:
     page = run.path / "page.html"
     if as_json:
         findings = [finding.to_dict() for finding in run.findings]
-        told = {"run": str(run.path), "page": str(page), "findings": findings}
+        told: dict[str, Any] = {"run": str(run.path), "page": str(page), "findings": findings}
         told |= {"left_out": dict(run.config.get("left_out", {}))}
         print(json.dumps(told | _claims(run)))
         return

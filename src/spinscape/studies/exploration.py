@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import xarray as xr
@@ -17,15 +17,12 @@ from torch import Tensor, nn
 
 from spinscape import parallel
 from spinscape.clusters import Workers
-from spinscape.glass import (
-    clustering,
-    correlations,
-    interpolation,
-    moves,
-    roughness,
-    walks,
-    wandering,
-)
+from spinscape.glass.paths import interpolation
+from spinscape.glass.rugged import correlations, roughness
+from spinscape.glass.trees import clustering
+from spinscape.glass.walking import moves, walks, wandering
+from spinscape.glass.walking.diagnostics import diagnosed
+from spinscape.glass.walking.recording import join_walks
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import populations, symmetry
 from spinscape.nets.training import train
@@ -35,10 +32,10 @@ from spinscape.statistics import Finding
 from spinscape.store import Run
 from spinscape.store.durable import writing
 from spinscape.studies.hyper import rugged_cells
-from spinscape.studies.presets import ExploreSettings, settings_of
+from spinscape.studies.presets import PRESETS, ExploreSettings, settings_of
 from spinscape.studies.sources import DataLike, Source, source_of
 
-__all__ = ["CHUNK", "WALKERS", "Study", "conduct", "explore", "study_of"]
+__all__ = ["CHUNK", "WALKERS", "Study", "Walkers", "conduct", "explore", "study_of"]
 
 CHUNK = 32
 """Replicas trained as one piece; fixed, so that no number depends on the workers."""
@@ -111,7 +108,7 @@ def explore(
         If an argument does not fit, or `out` holds a run of another configuration.
     """
     study = study_of(
-        data, preset=preset, seed=seed, model=model, checkpoints=checkpoints, **settings
+        Study, data, preset=preset, seed=seed, model=model, checkpoints=checkpoints, **settings
     )
     study.workers, study.progress = Workers(workers, backend, address), progress
     return conduct(study, preset, out)
@@ -132,7 +129,11 @@ def conduct(study: "Study", preset: str, out: str | os.PathLike[str] | None) -> 
     return run
 
 
+S = TypeVar("S", bound="Study")
+
+
 def study_of(
+    kind: type[S],
     data: DataLike = "digits",
     *,
     preset: str = "quick",
@@ -140,8 +141,8 @@ def study_of(
     model: str | nn.Module | None = None,
     checkpoints: str | Sequence[str | Path] | None = None,
     **settings: Any,
-) -> "Study":
-    """Check the arguments of `explore`, load data and network, and compute nothing."""
+) -> S:
+    """Check the arguments of a study, load data and network, and compute nothing."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed={seed!r}: expected a whole number, 0 or more")
     for name in ("width", "hyper_widths"):
@@ -152,11 +153,11 @@ def study_of(
             raise ValueError(
                 f"{name}={settings[name]!r}: nothing is trained, checkpoints are given"
             )
-    chosen = settings_of(preset, **settings)
+    chosen = settings_of(preset, kind.presets, **settings)
     source = source_of(
         data, seed=seed, limit=chosen.sample_limit or None, model=model, checkpoints=checkpoints
     )
-    return Study(source, chosen, seed)
+    return kind(source, chosen, seed)
 
 
 def _default_path(study: str, configuration: dict[str, Any]) -> Path:
@@ -165,11 +166,30 @@ def _default_path(study: str, configuration: dict[str, Any]) -> Path:
     return Path("runs") / f"{study}-{name}-{configuration['preset']}-{key}"
 
 
+class Walkers(NamedTuple):
+    """Walkers of one kind: where each starts, at which solution that is, and how they walk."""
+
+    start: Tensor
+    origin: Tensor
+    options: dict[str, Any]
+    """Of `walk`; a tensor holds one value a walker."""
+
+    def piece(self, rows: range) -> dict[str, Any]:
+        """Arguments of `walk` for some of the walkers."""
+        some = slice(rows.start, rows.stop)
+        own = {
+            name: value[some].tolist() if isinstance(value, Tensor) else value
+            for name, value in self.options.items()
+        }
+        return {"points": self.start[some].clone(), **own}
+
+
 @dataclass
 class Study:
     """One exploration: which parts there are, how each is computed, and what it found."""
 
     name: ClassVar[str] = "explore"
+    presets: ClassVar[Mapping[str, ExploreSettings]] = PRESETS
 
     source: Source
     settings: ExploreSettings
@@ -263,36 +283,49 @@ class Study:
 
     def walk(self, run: Run) -> list[Finding]:
         """How far walkers get: free ones against the quadratic law, thermal ones against free."""
+        planned = self.walks(run)
+        cells = {
+            f"walk_pieces/{name},walkers={rows.start}-{rows.stop - 1}": partial(
+                walks.walk,
+                self.landscape,
+                errors=True,
+                seed=_seed_of(self.seed, rows.start),
+                **walkers.piece(rows),
+            )
+            for name, walkers in planned.items()
+            for rows in _chunks(len(walkers.start), WALKERS)
+        }
+        self._compute(run, "walk", cells)
+        pieces = {name: [cell for cell in cells if f"/{name}," in cell] for name in planned}
+        joined = {
+            name: run.part(f"walk/{name}", _walked, run, pieces[name], walkers.origin.tolist())
+            for name, walkers in planned.items()
+        }
+        return wandering.walk_findings(
+            joined["free"], joined["thermal"], joined.get("threshold"), seed=self.seed
+        )
+
+    def walks(self, run: Run) -> dict[str, "Walkers"]:
+        """Who walks from where, and how."""
         settings = self.settings
         solutions = self._starts(run)
         origin = torch.arange(settings.walkers) % len(solutions)
-        start = solutions[origin]
-        move = moves.FilterGaussian(settings.walk_step, WeightSpace(self.module).filters)
-        rules: dict[str, dict[str, Any]] = {
-            "free": {"probes": 0 if self.landscape.reestimates else settings.probes},
-            "thermal": {"temperature": self.temperature},
+        common = {
+            "move": moves.FilterGaussian(settings.walk_step, WeightSpace(self.module).filters),
+            "steps": settings.walk_steps,
         }
-        blocks = _chunks(settings.walkers, WALKERS)
-        cells = {
-            f"walk_pieces/{rule},walkers={rows.start}-{rows.stop - 1}": partial(
-                walks.walk,
-                self.landscape,
-                start[rows.start : rows.stop].clone(),
-                rule=rule,
-                move=move,
-                steps=settings.walk_steps,
-                seed=_seed_of(self.seed, rows.start),
-                **options,
-            )
-            for rule, options in rules.items()
-            for rows in blocks
+        probes = 0 if self.landscape.reestimates else settings.probes
+        waiting = sorted({0, settings.walk_steps // 16, settings.walk_steps // 4})
+        return {
+            "free": Walkers(
+                solutions[origin], origin, {"rule": "free", "probes": probes, **common}
+            ),
+            "thermal": Walkers(
+                solutions[origin],
+                origin,
+                {"rule": "thermal", "temperature": self.temperature, "waiting": waiting, **common},
+            ),
         }
-        self._compute(run, "walk", cells)
-        pieces = {rule: [name for name in cells if f"/{rule}," in name] for rule in rules}
-        free, thermal = (
-            run.part(f"walk/{rule}", _walked, run, pieces[rule], origin.tolist()) for rule in rules
-        )
-        return wandering.walk_findings(free, thermal, seed=self.seed)
 
     def _starts(self, run: Run) -> Tensor:
         """Where walks start: solutions, balanced where that is known, precise enough for T."""
@@ -406,15 +439,22 @@ def _joined(run: Run, names: Sequence[str], along: str) -> xr.Dataset:
     joined = xr.concat(parts, along, join="outer", combine_attrs="override")
     joined = joined.assign_coords({along: range(joined.sizes[along])})
     joined[along].attrs.update(long_name=f"number of the {along}", units="1")
+    return joined.assign_attrs(_seeds(run, names, parts))
+
+
+def _seeds(run: Run, names: Sequence[str], parts: Sequence[xr.Dataset]) -> dict[str, Any]:
+    """Seed of the study, and those that its pieces had."""
     seeds = {name: part.attrs["seed"] for name, part in zip(names, parts, strict=True)}
-    return joined.assign_attrs(seed=run.config["seed"], piece_seeds=json.dumps(seeds))
+    return {"seed": run.config["seed"], "piece_seeds": json.dumps(seeds)}
 
 
 def _walked(run: Run, names: Sequence[str], starts: Sequence[int]) -> xr.Dataset:
-    """Join the pieces of a walk, and say which solution each walker started from."""
-    joined = _joined(run, names, "walker")
+    """Join the pieces of a walk, say where each walker started, and what the walk amounts to."""
+    parts = [run.dataset(name) for name in names]
+    joined = join_walks(parts).assign_attrs(_seeds(run, names, parts))
     words = {"long_name": "solution that the walker started from", "units": "1"}
-    return joined.assign(start=("walker", list(starts), words))
+    started = joined.assign(start=("walker", list(starts), words))
+    return diagnosed(started, seed=run.config["seed"])
 
 
 def _correlated(run: Run, names: Sequence[str], seed: int) -> xr.Dataset:

@@ -5,18 +5,17 @@ from functools import partial
 
 import xarray as xr
 
-from spinscape.glass import roughness
+from spinscape.glass.rugged import roughness
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import points as points_of
 from spinscape.studies.presets import ExploreSettings
 from spinscape.studies.sources import Source
 
-__all__ = ["grid", "optimizers", "rugged_cells"]
+__all__ = ["grid", "rugged_cells"]
 
 CHECKS_PER_EPOCH = 8
 """How often the training loss is compared with the one aimed at."""
-
 
 RATES = {"adam": 0.01}
 """Learning rates of an optimiser in units of those of the settings, where it needs its own scale:
@@ -41,13 +40,8 @@ def rugged_cells(
         )
         for width in widths
         for size in settings.hyper_batch_sizes
-        for optimizer in optimizers(settings)
+        for optimizer in settings.hyper_optimizers
     }
-
-
-def optimizers(settings: ExploreSettings) -> tuple[str, ...]:
-    """Names of the optimisers; plain gradient descent where settings name none."""
-    return tuple(getattr(settings, "hyper_optimizers", ("sgd",)))
 
 
 def _suffix(optimizer: str) -> str:
@@ -96,11 +90,11 @@ def _rugged_cell(
         Landscape(module, x[:count].clone(), y[:count].clone()),
         points_of(trained),
         directions=settings.directions,
-        measures=getattr(settings, "rugged_measures", ("roughness", "local_energy")),
+        measures=settings.rugged_measures,
         seed=seed,
     )
     losses = trained["train_loss"].values
-    names = optimizers(settings)
+    names = settings.hyper_optimizers
     columns = {
         "learning_rate": [rate for rate, _ in replicas],
         "weight_decay": [decay for _, decay in replicas],

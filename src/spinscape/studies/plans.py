@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from spinscape.clusters import Workers
-from spinscape.glass import moves
-from spinscape.glass.interpolation import KINDS, permutation_paths
-from spinscape.glass.orbits import orbit_distances
-from spinscape.glass.walks import walk
+from spinscape.glass.matching.orbits import orbit_distances
+from spinscape.glass.paths.interpolation import KINDS, permutation_paths
+from spinscape.glass.walking import moves
+from spinscape.glass.walking.walks import walk
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import symmetry
 from spinscape.nets.datasets import Data, Split
@@ -60,7 +60,7 @@ def plan(
         ``parts``: a list of rows (`PlannedPart` as dict); ``seconds``, ``megabytes`` (the largest)
         and ``left_out`` of the whole.
     """
-    study = study_of(*args, **options)
+    study = study_of(Study, *args, **options)
     Workers(workers, backend, address)  # refuses what cannot be
     rows = [_population(study)]
     planners: dict[str, Callable[[Study], PlannedPart]] = {

@@ -46,6 +46,8 @@ class ExploreSettings:
     hyper_weight_decays: tuple[float, ...] = (0.0, 1e-3)
     hyper_batch_sizes: tuple[int, ...] = (32, 128)
     hyper_widths: tuple[int, ...] = (16, 32)
+    hyper_optimizers: tuple[str, ...] = ("sgd",)
+    rugged_measures: tuple[str, ...] = ("roughness", "local_energy")
 
 
 PRESETS: dict[str, ExploreSettings] = {
@@ -80,7 +82,7 @@ PRESETS: dict[str, ExploreSettings] = {
 }
 
 
-def settings_of(preset: str, presets: Mapping[str, Settings] = PRESETS, **changes: Any) -> Settings:
+def settings_of(preset: str, presets: Mapping[str, Settings], **changes: Any) -> Settings:
     """Return a preset with some of its settings changed (None leaves a setting as it is).
 
     Raises
@@ -100,7 +102,9 @@ def settings_of(preset: str, presets: Mapping[str, Settings] = PRESETS, **change
     return replace(base, **given)
 
 
-_AT_LEAST = {"sample_limit": 0, "replicas": 4, "resolution": 3, "directions": 2, "probes": 2}
+_AT_LEAST = {"sample_limit": 0, "resolution": 3}
+_AT_LEAST |= dict.fromkeys(("replicas", "set_replicas"), 4)
+_AT_LEAST |= dict.fromkeys(("directions", "probes", "clone_ancestors", "clone_children"), 2)
 _POSITIVE = {"walk_step", "thermal_energy"}
 
 

@@ -1,0 +1,1 @@
+"""Paths between solutions: straight, bent, and through points where hidden units coincide."""

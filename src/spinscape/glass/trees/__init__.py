@@ -1,0 +1,1 @@
+"""Clustering of solutions, and whether it is more than chance would cluster."""

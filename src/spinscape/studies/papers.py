@@ -1,0 +1,56 @@
+"""`reproduce`: a study a paper, which tests each claim of its abstract."""
+
+import os
+from typing import Any
+
+from spinscape.clusters import Workers
+from spinscape.store import Run
+from spinscape.studies.exploration import Progress, Study, conduct, study_of
+from spinscape.studies.liao2024 import Liao2024
+from spinscape.studies.sources import DataLike
+
+__all__ = ["PAPERS", "reproduce"]
+
+PAPERS: dict[str, type[Study]] = {"liao2024": Liao2024}
+
+
+def reproduce(
+    paper: str,
+    data: DataLike = "digits",
+    *,
+    preset: str = "quick",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    workers: int | None = 1,
+    backend: str = "loky",
+    address: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Test the claims of a paper's abstract, each by findings with an interval and a null.
+
+    Parameters
+    ----------
+    paper : {"liao2024"}
+        arXiv 2407.20724.
+    data, preset, seed, out, workers, backend, address, progress
+        As in `explore`; the same call resumes.
+    **settings
+        Any field of the paper's settings (`liao2024.LiaoSettings`).
+
+    Returns
+    -------
+    Run
+        Its findings, and the page at ``run.path / "page.html"``, which begins with the claims.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the paper is not known, an argument does not fit, or `out` holds a run of another
+        configuration.
+    """
+    if paper not in PAPERS:
+        raise ValueError(f"paper={paper!r}: expected one of {', '.join(PAPERS)}")
+    study = study_of(PAPERS[paper], data, preset=preset, seed=seed, **settings)
+    study.workers, study.progress = Workers(workers, backend, address), progress
+    return conduct(study, preset, out)
