@@ -7,7 +7,7 @@ import xarray as xr
 
 import oracles
 from spinscape.glass.kin.quenches import CRITERIA, displaced, quench
-from spinscape.glass.kin.returns import half_distance, quench_findings, returns
+from spinscape.glass.kin.returns import half_distance, quench_findings, returned_fraction
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.datasets import Data, Split, load
 from spinscape.nets.models import mlp
@@ -78,7 +78,7 @@ def test_in_a_convex_landscape_every_quench_returns_from_everywhere():
     assert found["end_distance"].max() < 1e-7
     assert total_gradients(module, torch.from_numpy(found["point"].values), data).abs().max() < 1e-9
     for criterion in CRITERIA:
-        table = returns(found, criterion)
+        table = returned_fraction(found, criterion)
         np.testing.assert_array_equal(table["fraction"], 1)
         np.testing.assert_allclose(table["distance"], [0, 1, 5, 25])
     for finding in quench_findings(found):
@@ -224,7 +224,7 @@ def test_the_distance_of_half_returning_is_read_between_the_two_around_it():
 def test_planted_reaches_are_found():
     reaches = np.linspace(2, 6, 16)  # half of them reach beyond 4
     found = planted(reaches, [0.5, 1, 2.5, 3.5, 4.5, 5.5, 7])
-    table = returns(found, "distance")
+    table = returned_fraction(found, "distance")
     expected = [(reaches > r).mean() for r in (0, 0.5, 1, 2.5, 3.5, 4.5, 5.5, 7)]
     np.testing.assert_allclose(table["fraction"].mean("solution"), expected)
     for finding in quench_findings(found):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import spinscape as ss
-from spinscape.studies import presets
-from tiny_study import DATA, NETS, TINY, archive, checkpoints, spoken, written
+from spinscape.studies import liao2024, presets
+from tiny_study import DATA, FEW, NETS, TINY, archive, checkpoints, spoken, written
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,8 +37,12 @@ def _tiny(tmp_path, monkeypatch):
     """Run in an empty folder with tiny presets; that data reach the disk is tested elsewhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda _: None)
+    tiny = presets.settings_of("quick", presets.PRESETS, **TINY)
     for preset in presets.PRESETS:
-        monkeypatch.setitem(presets.PRESETS, preset, presets.settings_of("quick", presets.PRESETS, **TINY))
+        monkeypatch.setitem(presets.PRESETS, preset, tiny)
+    few = presets.settings_of("quick", liao2024.LIAO_PRESETS, **FEW)
+    for preset in liao2024.LIAO_PRESETS:
+        monkeypatch.setitem(liao2024.LIAO_PRESETS, preset, few)
 
 
 def blocks(text: str, language: str) -> list[str]:

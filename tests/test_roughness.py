@@ -218,7 +218,7 @@ def test_the_numbers_of_a_point_depend_on_the_seed_and_its_place_alone(monkeypat
     few = ruggedness(landscape, points[:2], seed=12, **FEW)
     xr.testing.assert_allclose(few, whole.isel(replica=slice(2)), rtol=1e-10)
     for elements in (1, 2 * 3 * points.shape[1]):
-        monkeypatch.setattr(roughness_along_slices, "BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(along_slices, "BLOCK_ELEMENTS", elements)
         blocks = ruggedness(landscape, points, seed=12, **FEW)
         xr.testing.assert_allclose(blocks, whole, rtol=1e-10)
     other = ruggedness(landscape, points, seed=13, **FEW)

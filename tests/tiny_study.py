@@ -46,6 +46,38 @@ GIVEN = {name: value for name, value in OWN.items() if name not in TRAINING}
 TINY: dict[str, Any] = {**OWN, "width": 4, "hyper_widths": [4, 8]}
 """Settings for ours. Twelve walkers make two pieces of work, and two widths two more."""
 
+FEW: dict[str, Any] = {
+    **TINY,
+    "hyper_optimizers": ["sgd", "adam"],
+    "rugged_measures": ["roughness", "local_energy", "hessian_trace"],
+    "longer_walks": 2,
+    "few_starts": 2,
+    "few_walkers": 4,
+    "young_walkers": 4,
+    "unit_moves": 60,
+    "quenched": 2,
+    "quench_temperatures": [1.0],
+    "quench_steps": [2, 8],
+    "quench_epochs": 1,
+    "copied": 3,
+    "path_widths": [3, 4],
+    "width_replicas": 3,
+    "bent_pairs": 2,
+    "bent_steps": 4,
+    "swapped": 2,
+    "sets": 2,
+    "set_replicas": 4,
+    "functional_samples": 30,
+    "clone_ancestors": 2,
+    "clone_children": 2,
+    "clone_waiting": 2,
+    "clone_epochs": 3,
+    "family_branching": [2, 2, 2],
+    "flattened_replicas": 3,
+    "flattened_epochs": 8,
+}
+"""Settings for `reproduce liao2024`."""
+
 PROTOCOLS = ["walk/free", "walk/thermal", "permutation", "hierarchy", "ruggedness"]
 
 NETS = """

@@ -166,7 +166,7 @@ class Descent:
         return values[list(self.rows)].to(self.points.device)[:, None]
 
     def _step(self, step: int) -> None:
-        picked = self.order.next()
+        picked = self.order.next().to(self.x.device)
         if self.shared:
             x, y = self.x[picked[0]], self.y[picked[0]]
         else:
@@ -211,8 +211,9 @@ class Descent:
         self.average[self.active] = mean + (self.live - mean) / count
 
     def _evaluate(self, step: int) -> None:
-        train_loss, _ = self.evaluate(self.live, "train")
-        validation_loss, validation_error = self.evaluate(self.live, "validation")
+        train_loss = self.evaluate(self.live, "train")[0].cpu()
+        validation = self.evaluate(self.live, "validation")
+        validation_loss, validation_error = (values.cpu() for values in validation)
         now = {
             "train_loss": train_loss,
             "validation_loss": validation_loss,
@@ -223,27 +224,27 @@ class Descent:
         for name, values in now.items():
             whole = torch.full((len(self.ids),), math.nan, dtype=values.dtype)
             curve[name] = whole if last is None else last[name].clone()
-            curve[name][self.active] = values.cpu()
+            curve[name][self.active] = values
         self.curves.append(curve)
         self.steps.append(step)
         broken = ~torch.isfinite(train_loss)
-        self.diverged[self.active[broken.cpu()]] = True
+        self.diverged[self.active[broken]] = True
         done = broken | self._reached(train_loss) | self._stale(validation_loss)
         if done.any():
-            self.stopped_at[self.active[done.cpu()]] = step
-            self._retire(done.cpu())
+            self.stopped_at[self.active[done]] = step
+            self._retire(done)
 
     def _reached(self, loss: Tensor) -> Tensor:
         if self.setup.recipe.stop_at is None:
             return torch.zeros(len(loss), dtype=torch.bool)
-        target = self._setting("stop_at")
+        target = self._setting("stop_at").cpu()
         return loss <= (target if target.ndim == 0 else target[self.active, 0])
 
     def _stale(self, loss: Tensor) -> Tensor:
         patience = self.setup.recipe.patience
         if patience is None:
             return torch.zeros(len(loss), dtype=torch.bool)
-        values = loss.cpu().double()
+        values = loss.double()
         better = values < self.best[self.active]
         self.best[self.active] = torch.minimum(values, self.best[self.active])
         self.waited[self.active] = torch.where(better, 0, self.waited[self.active] + 1)

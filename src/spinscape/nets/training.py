@@ -208,7 +208,7 @@ def _samples(
         return [torch.arange(size)] * count
     if len(indices) != count:
         raise ValueError(f"indices: {len(indices)} sets of samples for {count} replicas")
-    chosen = [torch.as_tensor(samples, dtype=torch.long) for samples in indices]
+    chosen = [torch.as_tensor(samples, dtype=torch.long).cpu() for samples in indices]
     for row, samples in enumerate(chosen):
         if recipe.batches == "shared" and not torch.equal(samples, chosen[0]):
             raise ValueError(

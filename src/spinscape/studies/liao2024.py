@@ -30,7 +30,9 @@ from spinscape.glass.paths import (
 )
 from spinscape.glass.rugged import flattening
 from spinscape.glass.trees import clustering, overlaps, repeats
-from spinscape.glass.walking import langevin, moves, unit_moves
+from spinscape.glass.walking import moves
+from spinscape.glass.walking.langevin import Langevin
+from spinscape.glass.walking.unit_moves import SingleUnit
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.initialisation import initial_points
 from spinscape.nets.training import train
@@ -43,6 +45,9 @@ from spinscape.studies.presets import ExploreSettings
 from spinscape.studies.sources import Source
 
 __all__ = ["LIAO_PRESETS", "Liao2024", "LiaoSettings"]
+
+RECORDS = 200
+"""Times at which walkers of the further rules are looked at, enough to ask for equilibrium."""
 
 PIECE = 8
 """Replicas that are flattened as one piece; fixed, so that no number depends on the workers."""
@@ -61,7 +66,7 @@ class LiaoSettings(ExploreSettings):
         "relative_flatness",
         "local_entropy",
     )
-    longer_walks: int = 5  # times walk_steps that threshold and Langevin walkers make
+    longer_walks: int = 5  # times walk_steps that threshold walkers make
     few_starts: int = 4  # solutions from which these start, several walkers from each
     few_walkers: int = 16
     young_walkers: int = 16  # from untrained points, and from points half-way through training
@@ -177,46 +182,36 @@ class Liao2024(Study):
         solutions = self._starts(run)[: settings.few_starts]
         origin = torch.arange(settings.few_walkers) % len(solutions)
         start = solutions[origin]
-        steps = settings.longer_walks * settings.walk_steps
-        burned: dict[str, Any] = {"burn_in": steps // 4, "waiting": [0, steps // 16, steps // 4], "record": 200}
-        top = self.landscape.loss(start) + settings.thermal_energy
-        lone = settings.unit_moves
-        one = unit_moves.SingleUnit(settings.unit_step, ridge=settings.weight_decay)
-        planned["threshold"] = Walkers(
-            start,
-            origin,
-            {
-                "rule": "threshold",
-                "threshold": top,
-                "move": free["move"],
+        rules: dict[str, tuple[int, dict[str, Any]]] = {
+            "threshold": (
+                settings.longer_walks * settings.walk_steps,
+                {
+                    "rule": "threshold",
+                    "threshold": self.landscape.loss(start) + settings.thermal_energy,
+                    "move": free["move"],
+                },
+            ),
+            "langevin": (
+                settings.walk_steps,
+                {"rule": "thermal", "temperature": heat, "move": Langevin(2 * heat**0.5)},
+            ),
+            "units": (
+                settings.unit_moves,
+                {
+                    "rule": "thermal",
+                    "temperature": heat,
+                    "move": SingleUnit(settings.unit_step, ridge=settings.weight_decay),
+                },
+            ),
+        }
+        for name, (steps, options) in rules.items():
+            times = {
                 "steps": steps,
-                **burned,
-            },
-        )
-        planned["langevin"] = Walkers(
-            start,
-            origin,
-            {
-                "rule": "thermal",
-                "temperature": heat,
-                "move": langevin.Langevin(2 * heat**0.5),
-                "steps": steps,
-                **burned,
-            },
-        )
-        planned["units"] = Walkers(
-            start,
-            origin,
-            {
-                "rule": "thermal",
-                "temperature": heat,
-                "move": one,
-                "steps": lone,
-                "burn_in": lone // 4,
-                "waiting": [0, lone // 16, lone // 4],
-                "record": 200,
-            },
-        )
+                "burn_in": steps // 4,
+                "waiting": sorted({0, steps // 16, steps // 4}),
+                "record": RECORDS,
+            }
+            planned[name] = Walkers(start, origin, {**options, **times})
         for name, points in self._younger(run).items():
             planned[name] = Walkers(points, torch.arange(len(points)), free)
         return planned

@@ -8,12 +8,14 @@ from jaxtyping import Float
 
 from spinscape.statistics import Finding, Interval, bootstrap
 
-__all__ = ["half_distance", "quench_findings", "returns"]
+__all__ = ["half_distance", "quench_findings", "returned_fraction"]
 
 HALF = 0.5
 
 
-def returns(quenches: xr.Dataset, criterion: str, temperature: float | None = None) -> xr.Dataset:
+def returned_fraction(
+    quenches: xr.Dataset, criterion: str, temperature: float | None = None
+) -> xr.Dataset:
     """Fraction of quenches that returned, of every solution at every stage of the walk.
 
     Parameters
@@ -114,7 +116,7 @@ def _reach(
     quenches: xr.Dataset, criterion: str, heat: float | None, level: float, seed: int
 ) -> Finding:
     """Distance at which half of the quenches return."""
-    table = returns(quenches, criterion, heat)
+    table = returned_fraction(quenches, criterion, heat)
     fraction, distance = table["fraction"].values, table["distance"].values
     whole = fraction[:, np.isfinite(fraction).all(0)]
     others = float(quenches["other_returned"].sel(criterion=criterion).mean())

@@ -6,9 +6,9 @@ law. A landscape is rugged where its walkers depart from it. A *thermal* walk ac
 changes the energy by ΔE with probability min(1, exp(−ΔE/T)) (Metropolis et al. 1953), which leaves
 exp(−E/T) invariant for the symmetric moves of `glass.walking.moves`; k_B = 1, and T is in nats
 where the energy is a mean loss per sample. A *threshold* walk accepts while the energy is at most
-L*, which leaves the uniform weight on {E ≤ L*} invariant; in a bowl of N dimensions ⟨E⟩/L* = N/(N+2), so
-that in many dimensions it sits at its threshold and its energy says nothing but N. The question
-is that of arXiv 2407.20724, the method is ours.
+L*, which leaves the uniform weight on {E ≤ L*} invariant; in a bowl of N dimensions ⟨E⟩/L* =
+N/(N+2), so that in many dimensions it sits at its threshold and its energy says nothing but N. The
+question is that of arXiv 2407.20724, the method is ours.
 """
 
 from collections.abc import Callable, Sequence
