@@ -30,9 +30,7 @@ def walked(landscape, points, move, **options):
 def quenched(landscape, points):
     data = data_on(landscape.x.device)
     left = glass.displaced(points[:2], [0.1, 0.2], seed=0)
-    at = torch.as_tensor(left["point"].values).to(points)
-    origin = left["origin"].values
-    return glass.quench(landscape, data, points[:2], at, origin=origin, epochs=1, seed=0)
+    return glass.quench(landscape, data, points[:2], left, epochs=1, seed=0)
 
 
 CASES = {

@@ -20,6 +20,9 @@ from spinscape.clusters import Connection, Workers, WorkersLike, connected, work
 
 __all__ = ["arrivals", "map"]
 
+# Loky replaces a worker whose memory has grown, and repeats nothing: no news for a user.
+warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)
+
 T = TypeVar("T")
 Progress: TypeAlias = Callable[[int, int], object]
 

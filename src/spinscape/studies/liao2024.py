@@ -7,7 +7,7 @@ family is known; more measures and optimisers, and minima that were flattened.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -41,7 +41,7 @@ from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding
 from spinscape.store import Run
 from spinscape.studies.exploration import Study, Walkers
-from spinscape.studies.presets import ExploreSettings
+from spinscape.studies.presets import PRESETS, ExploreSettings
 from spinscape.studies.sources import Source
 
 __all__ = ["LIAO_PRESETS", "Liao2024", "LiaoSettings"]
@@ -64,7 +64,9 @@ class LiaoSettings(ExploreSettings):
         "walk_ruggedness",
         "adaptive_sharpness",
         "relative_flatness",
+        "hessian_trace",
         "local_entropy",
+        "learning_coefficient",
     )
     longer_walks: int = 5  # times walk_steps that threshold walkers make
     few_starts: int = 4  # solutions from which these start, several walkers from each
@@ -94,37 +96,26 @@ class LiaoSettings(ExploreSettings):
     flattened_epochs: int = 40
 
 
+def _beyond(preset: str, **own: Any) -> LiaoSettings:
+    """Settings of `explore`'s preset, what is always more here, and what is this preset's own."""
+    more = {
+        "hyper_optimizers": LiaoSettings.hyper_optimizers,
+        "rugged_measures": LiaoSettings.rugged_measures,
+    }
+    return LiaoSettings(**asdict(PRESETS[preset]) | more | own)
+
+
 LIAO_PRESETS: dict[str, LiaoSettings] = {
     "quick": LiaoSettings(),
-    "standard": LiaoSettings(
-        width=100,
-        epochs=20,
-        walk_steps=600,
-        pairs=256,
-        hyper_epochs=40,
-        hyper_widths=(32, 100),
+    "standard": _beyond(
+        "standard",
         path_widths=(16, 32, 64, 128),
         width_replicas=16,
         bent_pairs=32,
         clone_epochs=10,
     ),
-    "paper": LiaoSettings(
-        width=100,
-        replicas=128,
-        epochs=60,
-        walkers=64,
-        walk_steps=5000,
-        pairs=1024,
-        resolution=51,
-        surrogates=400,
-        directions=32,
-        landscape_samples=2000,
-        hyper_replicas=8,
-        hyper_epochs=100,
-        hyper_learning_rates=(0.01, 0.03, 0.1, 0.3),
-        hyper_weight_decays=(0.0, 1e-4, 1e-3),
-        hyper_batch_sizes=(16, 64, 256),
-        hyper_widths=(32, 100, 300),
+    "paper": _beyond(
+        "paper",
         hyper_optimizers=("sgd", "adam", "sam"),
         few_walkers=32,
         young_walkers=32,

@@ -227,7 +227,8 @@ def quench(
         is out of range.
     """
     found = symmetries.of(landscape.module, symmetry)
-    states, starts = batch_of(solutions, "solutions"), batch_of(points)
+    states = batch_of(solutions, "solutions")
+    starts = batch_of(points).to(states.device)
     if origin is None and isinstance(points, xr.Dataset) and "origin" in points:
         origin = points["origin"].values
     if temperature is None and isinstance(points, xr.Dataset) and "temperature" in points:

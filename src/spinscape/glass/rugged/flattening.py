@@ -139,10 +139,10 @@ def flattened(
     numbers = [int(k) for k in trained["start"]["replica"].values]
     walked = walk_from(ground, trained["start"], heat, chosen, budget, numbers, seed)
     points = {
-        "plain": points_of(trained["plain"]),
-        "weight averaging": points_of(trained["averaged"]["average"]),
-        "SAM": points_of(trained["SAM"]),
-        "walk averaging": points_of(walked),
+        "plain": points_of(trained["plain"], device=x.device),
+        "weight averaging": points_of(trained["averaged"]["average"], device=x.device),
+        "SAM": points_of(trained["SAM"], device=x.device),
+        "walk averaging": points_of(walked, device=x.device),
     }
     probing = {"probes": probes, "sigma": sigma, "directions": directions}
     probing["seed"] = word(seed, numbers[0])
@@ -177,7 +177,8 @@ def _measured(
     result = population(module, points, data, loss=loss)
     result = result.assign_coords(replica=plain["replica"].values)
     finite = ~torch.from_numpy(result["diverged"].values)
-    rugged = ruggedness(landscape, torch.where(finite[:, None], points, 0.0), **probing)
+    kept = torch.where(finite[:, None].to(points.device), points, 0.0)
+    rugged = ruggedness(landscape, kept, **probing)
     for name in TAKEN:
         values = np.where(finite.numpy(), rugged[name].values, np.nan)
         result[name] = ("replica", values, rugged[name].attrs)

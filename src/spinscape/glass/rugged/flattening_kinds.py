@@ -107,7 +107,7 @@ def walk_from(
     """Average the points of a thermal walk; of replicas that diverged there is no average."""
     points = points_of(start)
     finite = ~torch.from_numpy(start["diverged"].values)
-    points = torch.where(finite[:, None], points, 0.0)
+    points = torch.where(finite[:, None], points, 0.0).to(landscape.x.device)
     with suppress(TypeError):  # of a network whose symmetry is not known
         points = symmetries.of(landscape.module).balance(points)
     coarse = temperature < LEAST_ROUNDINGS * torch.finfo(points.dtype).eps
