@@ -23,10 +23,10 @@ def parts() -> dict[str, xr.Dataset]:
     points = torch.randn(4, landscape.n, generator=generator)
     bending = Bending(steps=4, learning_rate=0.05, checks=2)
     return {
-        "permutation/bezier": bent_paths(
+        "permutation_bezier": bent_paths(
             landscape, points, pairs=5, bending=bending, resolution=9, held_out=unseen
         ),
-        "permutation/points": permutation_point_paths(
+        "permutation_points": permutation_point_paths(
             landscape, points, bending=bending, resolution=5
         ),
     }
@@ -39,7 +39,7 @@ def trace(panel, name, mode):
 
 def test_lines_are_medians_and_every_kind_has_its_straight_one(parts):
     bent, points = draw_bends(parts)
-    data = parts["permutation/bezier"]
+    data = parts["permutation_bezier"]
     assert [panel.key for panel in bent.panels] == [
         "bends-own-copy",
         "bends-independent",
@@ -52,7 +52,7 @@ def test_lines_are_medians_and_every_kind_has_its_straight_one(parts):
             drawn = [t for t in panel.traces if t["name"] == name and "fill" not in t]
             assert len(drawn) == 1
             assert drawn[0]["y"] == pytest.approx(np.median(own, axis=0))
-    data = parts["permutation/points"]
+    data = parts["permutation_points"]
     for route in ROUTES:
         own = data.barrier.sel(route=route).values.ravel()
         assert sorted(trace(points.panels[1], route, "box")["y"]) == pytest.approx(sorted(own))
@@ -77,12 +77,12 @@ def test_panels_are_figures_with_words_and_tables_that_fit(parts):
 
 def test_what_is_not_stored_is_not_drawn_and_lost_paths_are_left_out(parts):
     assert draw_bends({}) == []
-    (only,) = draw_bends({"permutation/points": parts["permutation/points"]})
+    (only,) = draw_bends({"permutation_points": parts["permutation_points"]})
     assert only.key == "permutation-points"
-    lost = parts["permutation/bezier"].copy(deep=True)
+    lost = parts["permutation_bezier"].copy(deep=True)
     lost.loss[0] = np.nan
     lost.barrier[0] = np.nan
-    (drawing,) = draw_bends({"permutation/bezier": lost})
+    (drawing,) = draw_bends({"permutation_bezier": lost})
     assert {t["name"] for t in drawing.panels[0].traces} == {"straight"}
     assert "own copy, bent –" in drawing.panels[3].alternative
     assert drawing.rows[0][2] == "– (–)"

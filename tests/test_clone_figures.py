@@ -30,7 +30,7 @@ def parts():
     origin = np.tile(starts["origin"].values, 2)
     return {
         "clones": siblings(landscape, clones),
-        "clones/family": kinship(module, leaves, surrogates=4, relabellings=20),
+        "clones_family": kinship(module, leaves, surrogates=4, relabellings=20),
         "walk/quenches": quench(
             landscape, data, points, both, origin=origin, temperature=heat, epochs=1
         ),
@@ -72,19 +72,19 @@ def test_siblings_stand_beside_strangers_at_every_waiting_time(parts):
 
 
 def test_leaves_of_the_tree_carry_the_families_that_were_planted(parts):
-    drawing = draw_clones({"clones/family": parts["clones/family"]})[0]
+    drawing = draw_clones({"clones_family": parts["clones_family"]})[0]
     found, *surrogates = drawing.panels
     assert len(surrogates) == 2
     shown = traces(found)
-    order = parts["clones/family"]["order"].values
+    order = parts["clones_family"]["order"].values
     for family_number in (0, 1):
         leaves = order[shown[f"family {family_number + 1}"]["x"].astype(int)]
-        assert set(parts["clones/family"]["lineage"].values[0, leaves]) == {family_number}
+        assert set(parts["clones_family"]["lineage"].values[0, leaves]) == {family_number}
     tree = found.traces[0]
     assert np.nanmax(tree["y"]) == pytest.approx(
-        parts["clones/family"]["linkage"].values[:, 2].max()
+        parts["clones_family"]["linkage"].values[:, 2].max()
     )
-    assert drawing.rows[0][1] == f"{float(parts['clones/family']['rand'][0]):.2f}"
+    assert drawing.rows[0][1] == f"{float(parts['clones_family']['rand'][0]):.2f}"
 
 
 def test_returns_are_drawn_for_each_temperature_from_the_controls_on(parts):

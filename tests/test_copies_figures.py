@@ -29,11 +29,11 @@ def parts():
     one = solved[8]
     return {
         "permutation": paths[8],
-        "permutation/copies": partial_copies(*one, draws=1, resolution=7),
-        "permutation/widths": barriers_by_width(paths),
-        "permutation/pairs": barriers_of_all_pairs(*one, resolution=5),
-        "permutation/pairs-aligned": barriers_of_all_pairs(*one, aligned=True, resolution=5),
-        "permutation/repair": repaired_midpoints(*one, pairs=6),
+        "permutation_copies": partial_copies(*one, draws=1, resolution=7),
+        "permutation_widths": barriers_by_width(paths),
+        "permutation_pairs": barriers_of_all_pairs(*one, resolution=5),
+        "permutation_pairs_aligned": barriers_of_all_pairs(*one, aligned=True, resolution=5),
+        "permutation_repair": repaired_midpoints(*one, pairs=6),
     }
 
 
@@ -48,14 +48,14 @@ def test_each_part_is_a_figure_that_plotly_takes_with_words_and_a_table(parts):
             assert panel.figure().data  # checks every property
             assert len(panel.alternative) > 40
     assert draw_copies({}) == []
-    assert [d.key for d in draw_copies({"permutation/repair": parts["permutation/repair"]})] == [
+    assert [d.key for d in draw_copies({"permutation_repair": parts["permutation_repair"]})] == [
         "repair"
     ]
 
 
 def test_barriers_are_drawn_at_the_units_moved_beside_what_is_in_proportion(parts):
     drawing = draw_copies(parts)[0]
-    data = parts["permutation/copies"]
+    data = parts["permutation_copies"]
     traces = {t["name"]: t for t in drawing.panels[0].traces if not t.get("fill")}
     mean = data.barrier.mean(("replica", "draw"))
     for kind in ("transpositions", "cycle", "random"):
@@ -70,7 +70,7 @@ def test_barriers_are_drawn_at_the_units_moved_beside_what_is_in_proportion(part
 
 def test_widths_are_drawn_beside_both_guides(parts):
     drawing = draw_copies(parts)[1]
-    data = parts["permutation/widths"]
+    data = parts["permutation_widths"]
     traces = {t["name"]: t for t in drawing.panels[0].traces if not t.get("fill")}
     for kind in ("own copy", "independent", "aligned", "aligned by activations"):
         mean = data.barrier.sel(kind=kind).mean("path").values
@@ -83,9 +83,9 @@ def test_widths_are_drawn_beside_both_guides(parts):
 def test_matrices_share_their_order_and_their_scale(parts):
     raw, aligned = (panel.traces[0] for panel in draw_copies(parts)[2].panels)
     assert (raw["zmin"], raw["zmax"]) == (aligned["zmin"], aligned["zmax"])
-    barrier = parts["permutation/pairs"].barrier.values
+    barrier = parts["permutation_pairs"].barrier.values
     order = np.argsort(barrier.mean(1), kind="stable")
-    for trace, name in ((raw, "permutation/pairs"), (aligned, "permutation/pairs-aligned")):
+    for trace, name in ((raw, "permutation_pairs"), (aligned, "permutation_pairs_aligned")):
         expected = parts[name].barrier.values[np.ix_(order, order)].astype(float)
         np.fill_diagonal(expected, np.nan)
         np.testing.assert_allclose(trace["z"], expected)
@@ -93,7 +93,7 @@ def test_matrices_share_their_order_and_their_scale(parts):
 
 def test_repair_shows_every_path_and_the_law_of_variances(parts):
     boxes, variances = draw_copies(parts)[3].panels
-    data = parts["permutation/repair"]
+    data = parts["permutation_repair"]
     for trace in boxes.traces:
         assert trace["y"] == pytest.approx(data.excess.sel(state=trace["name"]).values)
     assert {trace["name"] for trace in boxes.traces} == {"plain", "repaired"}
@@ -111,8 +111,8 @@ def test_paths_by_activations_have_a_look_of_their_own(parts):
 
 def test_values_that_a_logarithm_cannot_show_are_left_out(parts):
     flat = {name: part.copy(deep=True) for name, part in parts.items()}
-    flat["permutation/copies"]["barrier"] *= 0
-    flat["permutation/widths"]["barrier"] *= 0
+    flat["permutation_copies"]["barrier"] *= 0
+    flat["permutation_widths"]["barrier"] *= 0
     for drawing in draw_copies(flat)[:2]:
         for panel in drawing.panels:
             assert panel.figure().data

@@ -17,7 +17,7 @@ def measured():
 
 
 def test_gains_are_those_of_each_seed_beside_the_null(measured):
-    (drawing,) = draw_flattening({"ruggedness/flattened": measured})
+    (drawing,) = draw_flattening({"ruggedness_flattened": measured})
     gain, _ = drawing.panels
     *boxes, null = gain.traces
     assert [box["name"] for box in boxes] == list(KINDS[1:])
@@ -31,7 +31,7 @@ def test_gains_are_those_of_each_seed_beside_the_null(measured):
 
 
 def test_every_minimum_is_a_mark(measured):
-    (drawing,) = draw_flattening({"ruggedness/flattened": measured})
+    (drawing,) = draw_flattening({"ruggedness_flattened": measured})
     scatter = drawing.panels[1]
     assert [trace["name"] for trace in scatter.traces] == list(KINDS)
     assert len({trace["marker"]["symbol"] for trace in scatter.traces}) == len(KINDS)
@@ -42,7 +42,7 @@ def test_every_minimum_is_a_mark(measured):
 
 
 def test_it_is_a_picture_with_words_and_a_table(measured):
-    (drawing,) = draw_flattening({"ruggedness/flattened": measured})
+    (drawing,) = draw_flattening({"ruggedness_flattened": measured})
     for panel in drawing.panels:
         assert panel.alternative
         panel.figure()
@@ -57,7 +57,7 @@ def test_diverged_networks_are_left_out(measured):
     lost = measured.copy(deep=True)
     for name in ("test_error", "local_energy", "train_loss", "test_loss"):
         lost[name][2, 1] = np.nan
-    (drawing,) = draw_flattening({"ruggedness/flattened": lost})
+    (drawing,) = draw_flattening({"ruggedness_flattened": lost})
     gain, scatter = drawing.panels
     assert [len(box["x"]) for box in gain.traces[:-1]] == [5, 4, 5]
     assert [len(trace["x"]) for trace in scatter.traces] == [5, 5, 4, 5]

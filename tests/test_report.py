@@ -18,11 +18,15 @@ from spinscape.findings import Finding
 from spinscape.report import page, verdicts
 from spinscape.report.figures.traces import thinned
 from spinscape.report.panels import Drawing, Panel, to_json
-from spinscape.report.protocols import PROTOCOLS
+from spinscape.report.protocols import protocols_of
 from spinscape.report.wording import number, plain, spread
 from synthetic_run import SyntheticRun, findings, given_run, population, synthetic_run
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
+
+
+PROTOCOL = {protocol.key: protocol for protocol in protocols_of("explore")}
+EXPLORED = {"population", "walk/free", "walk/thermal", "permutation", "hierarchy", "ruggedness"}
 
 
 class Page(HTMLParser):
@@ -68,7 +72,7 @@ def text(run: SyntheticRun) -> str:
 
 
 def drawings(run: SyntheticRun) -> list[Drawing]:
-    return [drawing for protocol in PROTOCOLS for drawing in protocol.draw(run.parts)]
+    return [drawing for protocol in protocols_of("explore") for drawing in protocol.draw(run.parts)]
 
 
 def panels(run: SyntheticRun) -> list[Panel]:
@@ -164,12 +168,14 @@ def test_every_finding_is_told_in_full(text: str, run: SyntheticRun) -> None:
     assert "4 findings: 2 supported, 1 not supported, 1 undecided." in glance
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.key)
+@pytest.mark.parametrize("protocol", protocols_of("explore"), ids=lambda protocol: protocol.key)
 def test_a_protocol_has_question_method_data_and_snippet(protocol: Any, text: str) -> None:
     section = Page("").section(protocol.key, text)
     assert protocol.question in section
     assert 3 <= len(re.findall(r"[.!?](?:\s|$)", protocol.method)) <= 6
-    for part in protocol.parts:
+    stored = [part for part in protocol.parts if part in EXPLORED]
+    assert stored
+    for part in stored:
         assert f"data.zarr/{part}" in section
         assert f"group=&quot;{part}&quot;" in section
     own = [f for f in findings() if f.protocol == protocol.key]
@@ -191,7 +197,7 @@ def test_missing_parts_are_named_with_their_reason(tmp_path: Path) -> None:
 
 def test_an_empty_run_still_makes_a_page(tmp_path: Path) -> None:
     text = page.html(SyntheticRun(tmp_path, {}, []))
-    assert Page(text).text.count("This run does not hold it.") == 2 * len(PROTOCOLS)
+    assert Page(text).text.count("This run does not hold it.") == 2 * len(protocols_of("explore"))
 
 
 @pytest.mark.parametrize("part", ["walk/free", "walk/thermal"])
@@ -199,7 +205,7 @@ def test_one_walk_of_two_is_drawn_and_the_other_missed(part: str, tmp_path: Path
     run = synthetic_run(tmp_path)
     run.parts = {part: run.parts[part]}
     text = page.html(run)
-    assert "Not in this run: walk/" in Page("").section("walk", text)
+    assert "In the folder of this page" in Page("").section("walk", text)
 
 
 def test_checkpoints_without_training_curves_are_drawn(tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def test_checkpoints_without_training_curves_are_drawn(tmp_path: Path) -> None:
 
 
 def panels_of_population(run: SyntheticRun) -> tuple[Panel, ...]:
-    return PROTOCOLS[0].draw(run.parts)[0].panels
+    return PROTOCOL["population"].draw(run.parts)[0].panels
 
 
 def test_strings_of_a_run_cannot_become_markup(tmp_path: Path) -> None:
@@ -319,7 +325,7 @@ def test_thinning_keeps_both_ends(length: int, logarithmic: bool) -> None:
 
 def test_the_tree_is_drawn_at_its_merging_distances(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, replicas=9)
-    tree = PROTOCOLS[3].draw(run.parts)[0].panels[0].traces[1]
+    tree = PROTOCOL["hierarchy"].draw(run.parts)[0].panels[0].traces[1]
     bars = np.asarray(tree["y"]).reshape(-1, 5)[:, 1]
     np.testing.assert_allclose(bars, run.parts["hierarchy"]["linkage"][:, 2])
     leaves = np.asarray(tree["x"])[np.asarray(tree["y"]) == 0]
@@ -328,7 +334,7 @@ def test_the_tree_is_drawn_at_its_merging_distances(tmp_path: Path) -> None:
 
 def test_networks_that_do_not_count_are_marked(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path)
-    scatter = PROTOCOLS[4].draw(run.parts)[1].panels[0]
+    scatter = PROTOCOL["ruggedness"].draw(run.parts)[1].panels[0]
     marks = {trace["name"]: len(trace["x"]) for trace in scatter.traces}
     assert marks.pop("not counted") == 2
     assert sum(marks.values()) == 34
@@ -398,7 +404,7 @@ def test_a_width_is_that_of_our_network_only(tmp_path: Path) -> None:
     assert " · width 16 · " not in page.html(run)
     rough = run.parts["ruggedness"].copy()
     rough["width"][:] = 0
-    scatter = PROTOCOLS[4].draw({"ruggedness": rough})[1].panels[-1]
+    scatter = PROTOCOL["ruggedness"].draw({"ruggedness": rough})[1].panels[-1]
     notes = [note for trace in scatter.traces for note in trace["text"]]
     assert notes
     assert not [note for note in notes if "width" in note]
@@ -409,7 +415,7 @@ def test_reasons_for_less_than_a_protocol_are_listed(given: str, text: str, tmp_
     assert "Generalisation" in told
     assert "Left out. Reason: these networks were trained elsewhere." in told
     assert "Nothing: all four" not in told
-    assert "Nothing: all four protocols were run." in Page("").section("left-out", text)
+    assert "Nothing: all protocols were run." in Page("").section("left-out", text)
     run = given_run(tmp_path)
     run.config["left_out"] |= {"permutation": "no symmetry.", "hierarchy": "no symmetry."}
     run.parts = {n: p for n, p in run.parts.items() if n not in ("permutation", "hierarchy")}
@@ -432,36 +438,37 @@ def test_slices_are_said_to_ignore_scale_where_they_do(
 ) -> None:
     run = synthetic_run(tmp_path)
     rough = run.parts["ruggedness"].assign_attrs(arguments=arguments)
-    caption = PROTOCOLS[4].draw({"ruggedness": rough})[0].caption
+    caption = PROTOCOL["ruggedness"].draw({"ruggedness": rough})[0].caption
     assert caption.endswith(words)
 
 
 def test_rugged_slices_are_counted_where_they_are_stored(run: SyntheticRun) -> None:
     rough = run.parts["ruggedness"]
-    rows = dict(PROTOCOLS[4].draw({"ruggedness": rough})[1].rows)
+    rows = dict(PROTOCOL["ruggedness"].draw({"ruggedness": rough})[1].rows)
     name = "slices with more than one minimum (T above 2)"
     assert rows[name] == "16.7 % (0.0 % to 16.7 %)"
     assert rows["test error"].count("%") == 3
-    bare = PROTOCOLS[4].draw({"ruggedness": rough.drop_vars("rugged_slices")})[1].rows
+    bare = PROTOCOL["ruggedness"].draw({"ruggedness": rough.drop_vars("rugged_slices")})[1].rows
     assert name not in dict(bare)
 
 
 def test_curves_stand_at_their_epochs_and_errors_are_in_percent() -> None:
     often = population(6, 0, epochs=4, evaluations=28)
-    loss, error, _ = PROTOCOLS[0].draw({"population": often})[0].panels
+    loss, error, _ = PROTOCOL["population"].draw({"population": often})[0].panels
     np.testing.assert_allclose(loss.traces[1]["x"], np.arange(1, 29) / 7)
     assert error.layout["yaxis"]["title"]["text"] == "Validation error (%)"
     middle = error.traces[1]["y"]
     expected = 100 * often["curve_validation_error"][1:, 0].median()
     assert middle[0] == pytest.approx(float(expected))
     assert error.alternative.endswith("%.")
-    bare = PROTOCOLS[0].draw({"population": often.drop_vars("epoch")})[0].panels[0]
+    bare = PROTOCOL["population"].draw({"population": often.drop_vars("epoch")})[0].panels[0]
     np.testing.assert_array_equal(bare.traces[1]["x"], np.arange(1, 29))
 
 
 def test_captions_count_the_curves_that_are_drawn() -> None:
     few, many = (
-        PROTOCOLS[0].draw({"population": population(count, 0)})[0].caption for count in (24, 400)
+        PROTOCOL["population"].draw({"population": population(count, 0)})[0].caption
+        for count in (24, 400)
     )
     assert few.startswith("One thin line for each of 23 replicas;")
     assert "1 of 24 replicas diverged and is left out" in few
@@ -479,7 +486,7 @@ def test_rank_correlations_come_with_their_intervals(run: SyntheticRun) -> None:
     words = {"long_name": "Kendall τ"}
     taus = {name: ("measure", column, words) for name, column in values.items()}
     rough = run.parts["ruggedness"].drop_vars("tau_roughness").assign(taus).assign_coords(measures)
-    rows = dict(PROTOCOLS[4].draw({"ruggedness": rough})[1].rows)
+    rows = dict(PROTOCOL["ruggedness"].draw({"ruggedness": rough})[1].rows)
     assert rows["Kendall τ, roughness index"] == "0.310, 0.100 to 0.500 (95 %)"
     assert rows["Kendall τ, local energy"] == "–"
     assert not [name for name in rows if "bound" in name or "_" in name]

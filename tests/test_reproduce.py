@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import spinscape as ss
+from spinscape import report
 from spinscape.cli import main
 from spinscape.report.claims import claims_of
 from spinscape.store import Run, runs
@@ -25,6 +26,7 @@ PARTS = {
     "permutation_copies",
     "permutation_widths",
     "permutation_pairs",
+    "permutation_pairs_aligned",
     "permutation_repair",
     "permutation_bezier",
     "permutation_points",
@@ -67,6 +69,14 @@ def test_every_finding_that_a_claim_names_was_made(run):
         assert not set(claim.deciding) - asked
         assert not set(claim.beside) - asked
         assert claim.verdict(list(run.findings)) in ("supported", "not supported", "undecided")
+
+
+@pytest.mark.parametrize("name", sorted(PARTS | set(SHARED) | {"ruggedness"}))
+def test_every_part_can_be_drawn_alone(run, name):
+    figures = report.draw(run.dataset(name))
+    assert figures
+    for key, figure in figures.items():
+        assert len(figure.data) > 0, key
 
 
 def test_explore_computes_the_same(run, tmp_path):

@@ -49,7 +49,6 @@ TINY: dict[str, Any] = {**OWN, "width": 4, "hyper_widths": [4, 8]}
 FEW: dict[str, Any] = {
     **TINY,
     "hyper_optimizers": ["sgd", "adam"],
-    "rugged_measures": ["roughness", "local_energy", "learning_coefficient"],
     "longer_walks": 2,
     "few_starts": 2,
     "few_walkers": 4,

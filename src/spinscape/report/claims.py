@@ -58,6 +58,8 @@ def claims_of(study: str) -> tuple[Claim, ...]:
     return _CLAIMS.get(study, ())
 
 
+_TOGETHER = "At equal training loss, do {} and test error go together?"
+
 _LIAO = (
     Claim(
         key="walks",
@@ -72,6 +74,16 @@ _LIAO = (
             "is measured independently."
         ),
         deciding=("Is the ground around a solution more than a bowl of its curvature?",),
+        beside=(
+            "Does the loss along a free walk forget itself sooner than over a bowl?",
+            "Does the landscape hold back a walker at temperature T?",
+            "Do thermal walkers slow down as they grow older, as a glass does?",
+            "Is the ground around a solution curved in fewer directions than there are?",
+            "Does gradient descent come back to a solution from nearby, and not from afar? "
+            "(free walks)",
+            "Does it fall back into a solution's basin from nearby, and not from afar? "
+            "(free walks)",
+        ),
     ),
     Claim(
         key="permutation",
@@ -89,7 +101,18 @@ _LIAO = (
             "are set against the straight one."
         ),
         deciding=("Does matching hidden units remove the barrier between two solutions?",),
-        beside=("Is the barrier to the own permuted copy like that to another solution?",),
+        beside=(
+            "Is the barrier to the own permuted copy like that to another solution?",
+            "Does matching hidden units by what they do on data remove the barrier between "
+            "two solutions?",
+            "Does the barrier to the own copy grow faster than the number of units moved?",
+            "Does the barrier between two solutions, as trained, fall as networks grow wider?",
+            "Does the barrier between two solutions, after alignment, fall as networks grow wider?",
+            "Is there a lower path than the straight one between two independent solutions?",
+            "Does the path through a permutation point beat the line?",
+            "Does restoring the units' statistics remove the loss halfway between aligned "
+            "solutions?",
+        ),
     ),
     Claim(
         key="hierarchy",
@@ -109,8 +132,20 @@ _LIAO = (
         deciding=(
             "Do the solutions form families?",
             "Do the solutions form families within families?",
+            "Do families come back in independent sets of solutions?",
+            "Do families within families come back in independent sets?",
         ),
-        beside=("Are solutions more alike than chance?",),
+        beside=(
+            "Are solutions more alike than chance?",
+            "Are solutions more tree-like than their starts?",
+            "Is P(q) broader than chance?",
+            "Does P(q) differ from set to set?",
+            "Do the solutions form families by what they predict?",
+            "Do the solutions form families by what their hidden units do?",
+            "Does the clustering of networks find the planted family tree?",
+            "Does K see families where they were planted?",
+            "Does K see families within families where they were planted?",
+        ),
     ),
     Claim(
         key="ruggedness",
@@ -121,8 +156,19 @@ _LIAO = (
             "that symmetry cannot change are taken, and Kendall's τ is averaged over one setting "
             "at a time."
         ),
-        deciding=("At equal training loss, do local energy and test error go together?",),
-        beside=("At equal training loss, do roughness index and test error go together?",),
+        deciding=(_TOGETHER.format("local energy"),),
+        beside=tuple(
+            _TOGETHER.format(measure)
+            for measure in (
+                "roughness index",
+                "inverse correlation length of walks",
+                "adaptive sharpness",
+                "relative flatness (large: sharp)",
+                "local entropy",
+                "Hessian trace",
+                "local learning coefficient",
+            )
+        ),
     ),
     Claim(
         key="flattening",
@@ -132,7 +178,16 @@ _LIAO = (
             "weight averaging, SAM and the mean of a thermal walk are each set against the plain "
             "minimum of the same seeds, paired, at equal cost."
         ),
-        deciding=(),
+        deciding=(
+            "Do minima of weight averaging generalise better than plain ones of the same cost?",
+            "Do minima of SAM generalise better than plain ones of the same cost?",
+            "Do minima of walk averaging generalise better than plain ones of the same cost?",
+        ),
+        beside=(
+            "Are minima of weight averaging flatter than plain ones of the same cost?",
+            "Are minima of SAM flatter than plain ones of the same cost?",
+            "Are minima of walk averaging flatter than plain ones of the same cost?",
+        ),
     ),
 )
 

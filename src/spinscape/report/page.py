@@ -78,10 +78,7 @@ def html(run: Run) -> str:
             [
                 _claims(paper, findings),
                 _summary(findings, protocols),
-                *(
-                    _section(p, place, parts, findings, run.config)
-                    for place, p in enumerate(protocols)
-                ),
+                *(_section(p, place, parts, findings, run) for place, p in enumerate(protocols)),
                 _others(findings, protocols),
                 _left_out(protocols, parts, _reasons(run.config)),
                 _caveats(),
@@ -139,13 +136,13 @@ def _section(
     place: int,
     parts: Parts,
     findings: Sequence[Finding],
-    config: Mapping[str, Any],
+    run: Run,
 ) -> str:
     eyebrow = f"Protocol {place}" if place else "Before the protocols"
     question = markup.paragraphs(protocol.question, style="lead")
-    why, method = protocol.words(is_given(config))
+    why, method = protocol.words(is_given(run.config), run.study)
     if not protocol.stands_in(parts):
-        notice = markup.paragraphs(_absence(protocol, _reasons(config)), style="notice")
+        notice = markup.paragraphs(_absence(protocol, _reasons(run.config)), style="notice")
         inside = f"{question}{markup.paragraphs(why)}{notice}"
         return _block(protocol.key, protocol.title, inside, eyebrow=eyebrow)
     own = [f for f in findings if f.protocol in (protocol.key, *protocol.aliases)]
@@ -182,10 +179,8 @@ def _where(protocol: Protocol, parts: Parts) -> str:
         variable = markup.slug(name).replace("-", "_")
         lines.append(f'{variable} = xr.open_zarr("data.zarr", group="{name}", consolidated=False)')
     lines.append(f"print({variable})")
-    missing = [name for name in protocol.parts if name not in parts]
-    lacking = f" Not in this run: {escape(', '.join(missing))}." if missing else ""
     return (
-        f"<h3>Where the data is</h3>\n<p>In the folder of this page: {names}.{lacking}</p>\n"
+        f"<h3>Where the data is</h3>\n<p>In the folder of this page: {names}.</p>\n"
         + markup.details("How to open it in Python", markup.code("\n".join(lines)))
     )
 

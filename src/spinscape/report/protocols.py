@@ -26,27 +26,49 @@ class Protocol:
     """What a reader without a physics degree needs in order to care and to follow."""
     method: str
     """A few sentences, true of every run that trained its networks itself."""
-    parts: tuple[str, ...]
-    """Names in the store."""
-    draw: Callable[[Parts], list[Drawing]]
+    drawings: tuple[tuple[tuple[str, ...], Callable[[Parts], list[Drawing]]], ...]
+    """Functions that draw, each with the parts of which it needs at least one."""
     aliases: tuple[str, ...]
     """What findings may call this protocol."""
     given_why: str = ""
     """What stands for `why` where the networks were trained elsewhere; empty: the same."""
     given_method: str = ""
     """Likewise for `method`."""
+    further: str = ""
+    """What a study of a paper does beyond `explore`."""
     studies: tuple[str, ...] = ("explore", "liao2024")
     """Those whose page has this section."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names in the store, in the order in which they are drawn."""
+        return tuple(name for needed, _ in self.drawings for name in needed)
 
     def stands_in(self, parts: Parts) -> bool:
         """Whether a run holds any of it."""
         return any(name in parts for name in self.parts)
 
-    def words(self, given: bool) -> tuple[str, str]:
+    def draw(self, parts: Parts) -> list[Drawing]:
+        """Draw whatever is there."""
+        return [
+            d
+            for needed, draw in self.drawings
+            if any(name in parts for name in needed)
+            for d in draw(parts)
+        ]
+
+    def words(self, given: bool, study: str) -> tuple[str, str]:
         """Why and how, for networks that were given or trained here."""
-        if not given:
-            return self.why, self.method
-        return self.given_why or self.why, self.given_method or self.method
+        if given:
+            return self.given_why or self.why, self.given_method or self.method
+        beyond = f" {self.further}" if self.further and study != "explore" else ""
+        return self.why, f"{self.method}{beyond}"
+
+
+def _drawn(
+    draw: Callable[[Parts], list[Drawing]], *needed: str
+) -> tuple[tuple[str, ...], Callable[[Parts], list[Drawing]]]:
+    return needed, draw
 
 
 _RUGGEDNESS = (
@@ -103,8 +125,7 @@ PROTOCOLS = (
             "called test error is no error on new data. "
             "Networks whose loss is not finite are marked, counted here and used nowhere else."
         ),
-        parts=("population",),
-        draw=figures.draw_training,
+        drawings=(_drawn(figures.draw_training, "population"),),
         aliases=("population", "training", "train"),
     ),
     Protocol(
@@ -128,8 +149,27 @@ PROTOCOLS = (
             "The free walk is set against the rise that the curvature at the start foretells, "
             "where there is one to compute."
         ),
-        parts=("walk/free", "walk/thermal"),
-        draw=figures.draw_walks,
+        further=(
+            "Further walkers step along the gradient and then at random (Langevin), move the "
+            "weights of one hidden unit at a time, or accept every step that stays below a "
+            "threshold of the loss; and free walkers also start at networks before training and "
+            "half-way through it. "
+            "Quenches train on from where walkers came to, and compare where they end with the "
+            "solution that was left, trained on as long."
+        ),
+        drawings=(
+            _drawn(
+                figures.draw_walks,
+                "walk/free",
+                "walk/thermal",
+                "walk/threshold",
+                "walk/langevin",
+                "walk/units",
+                "walk/free_untrained",
+                "walk/free_halfway",
+            ),
+            _drawn(figures.draw_quenches, "walk/quenches"),
+        ),
         aliases=("walk", "walks", "free", "thermal"),
     ),
     Protocol(
@@ -151,8 +191,25 @@ PROTOCOLS = (
                 "trained so is not known here)"
             )
         ),
-        parts=("permutation",),
-        draw=figures.draw_paths,
+        further=(
+            "Further: copies with only some of the hidden units renumbered; barriers of networks "
+            "of several widths, and between all pairs; paths that are bent until the loss along "
+            "them is low, checked on samples that had no part in bending; paths through a point "
+            "where two hidden units coincide; and networks half-way whose units' mean and spread "
+            "are restored (REPAIR)."
+        ),
+        drawings=(
+            _drawn(figures.draw_paths, "permutation"),
+            _drawn(
+                figures.draw_copies,
+                "permutation_copies",
+                "permutation_widths",
+                "permutation_pairs",
+                "permutation_pairs_aligned",
+                "permutation_repair",
+            ),
+            _drawn(figures.draw_bends, "permutation_bezier", "permutation_points"),
+        ),
         aliases=("permutation", "permutation_paths", "paths", "interpolation", "connectivity"),
     ),
     Protocol(
@@ -175,9 +232,45 @@ PROTOCOLS = (
             "Two nulls go through the same steps: random directions with the same norms, and a "
             "star, in which all networks share a common centre but have no families."
         ),
-        parts=("hierarchy",),
-        draw=figures.draw_hierarchy,
+        further=(
+            "The same is done for the untrained starts, and for several sets of networks that "
+            "share no seed, each trained on a half of the training samples. "
+            "Networks are also compared by what they do on samples that had no part in training: "
+            "how often they predict alike, and the centred kernel alignment of their hidden units."
+        ),
+        drawings=(
+            _drawn(figures.draw_hierarchy, "hierarchy"),
+            _drawn(
+                figures.draw_sets,
+                "hierarchy_overlaps",
+                "hierarchy_sets",
+                "hierarchy_agreement",
+                "hierarchy_cka",
+                "hierarchy_untrained",
+            ),
+        ),
         aliases=("hierarchy", "clustering"),
+    ),
+    Protocol(
+        key="clones",
+        title="Clones",
+        question="Would a family tree be found if there were one?",
+        why=(
+            "Copies of a network that is being trained, made at some step and trained on with "
+            "other orders of the data, are siblings: their family tree is known. When do they part "
+            "for good? And does the clustering of the section before find a tree that was planted?"
+        ),
+        method=(
+            "Siblings that part after different numbers of steps are compared at the end of "
+            "training: their distance, symmetry removed, and the barrier between them, beside the "
+            "same for networks of different ancestors. "
+            "Then a family is grown that parts twice, the hidden units of every network are "
+            "permuted and rescaled at random, and the tree found is compared with the one planted; "
+            "the null relabels its leaves at random."
+        ),
+        drawings=(_drawn(figures.draw_clones, "clones", "clones_family"),),
+        aliases=("clones", "clone", "family"),
+        studies=("liao2024",),
     ),
     Protocol(
         key="ruggedness",
@@ -207,8 +300,16 @@ PROTOCOLS = (
             "The test error beside them is taken on the split made here; it is no error on new "
             "data if the networks were trained on these samples."
         ),
-        parts=("ruggedness",),
-        draw=figures.draw_ruggedness,
+        further=(
+            "Further measures are explained in the documentation. "
+            "Minima are flattened in three ways (the mean of the weights along the last epochs, "
+            "sharpness-aware training, the mean of a thermal walk) and set against the plain "
+            "minimum of the same seed, at the same number of sample gradients."
+        ),
+        drawings=(
+            _drawn(figures.draw_ruggedness, "ruggedness"),
+            _drawn(figures.draw_flattening, "ruggedness_flattened"),
+        ),
         aliases=("ruggedness", "roughness", "generalisation"),
     ),
 )

@@ -282,11 +282,10 @@ class Liao2024(Study):
                 seed=seed,
             ),
             "permutation_pairs": partial(
-                all_pairs.barriers_of_all_pairs,
-                self.landscape,
-                solutions,
-                aligned=True,
-                seed=seed,
+                all_pairs.barriers_of_all_pairs, self.landscape, solutions, seed=seed
+            ),
+            "permutation_pairs_aligned": partial(
+                all_pairs.barriers_of_all_pairs, self.landscape, solutions, aligned=True, seed=seed
             ),
             "permutation_repair": partial(
                 midpoints.repaired_midpoints,

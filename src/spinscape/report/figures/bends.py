@@ -32,10 +32,10 @@ _ENDS = {
 def draw_bends(parts: Parts) -> list[Drawing]:
     """Loss along straight lines and lower paths, and their barriers, of what was stored."""
     drawings = []
-    if "permutation/bezier" in parts:
-        drawings.append(_bent(parts["permutation/bezier"]))
-    if "permutation/points" in parts:
-        drawings.append(_points(parts["permutation/points"]))
+    if "permutation_bezier" in parts:
+        drawings.append(_bent(parts["permutation_bezier"]))
+    if "permutation_points" in parts:
+        drawings.append(_points(parts["permutation_points"]))
     return drawings
 
 

@@ -43,20 +43,20 @@ _Array = NDArray[np.float64]
 def draw_copies(parts: Parts) -> list[Drawing]:
     """Draw those of the parts that are there, each as a figure of its own.
 
-    ``permutation/copies`` and ``permutation/widths`` against power laws, ``permutation/pairs`` (one
-    Dataset as trained) beside ``permutation/pairs-aligned``, ``permutation/repair``.
+    ``permutation_copies`` and ``permutation_widths`` against power laws, ``permutation_pairs`` and
+    ``permutation_repair``.
     """
     drawn: list[tuple[str, Callable[[Parts], Drawing]]] = [
-        ("permutation/copies", _copies),
-        ("permutation/widths", _widths),
-        ("permutation/pairs", draw_pairs),
-        ("permutation/repair", draw_repair),
+        ("permutation_copies", _copies),
+        ("permutation_widths", _widths),
+        ("permutation_pairs", draw_pairs),
+        ("permutation_repair", draw_repair),
     ]
     return [draw(parts) for name, draw in drawn if name in parts]
 
 
 def _copies(parts: Parts) -> Drawing:
-    data = parts["permutation/copies"]
+    data = parts["permutation_copies"]
     moved = data["moved"].values.astype(float)
     heights = data["barrier"].mean("draw").transpose("kind", "moved", "replica")
     label = axis_label(data["barrier"], "barrier")
@@ -124,7 +124,7 @@ def _by_overlap(data: Dataset, label: str) -> Panel:
 
 
 def _widths(parts: Parts) -> Drawing:
-    data = parts["permutation/widths"]
+    data = parts["permutation_widths"]
     widths = data["width"].values.astype(float)
     label = axis_label(data["barrier"], "barrier")
     bands: list[Trace] = []

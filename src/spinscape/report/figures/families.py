@@ -21,7 +21,7 @@ from spinscape.report.figures.traces import (
 from spinscape.report.panels import Drawing, Panel, Parts, Trace
 from spinscape.report.wording import axis_label, number, quantity, spread
 
-__all__ = ["draw_hierarchy"]
+__all__ = ["draw_hierarchy", "draw_nulls"]
 
 _MOST_CELLS = 160
 _LOOK = {"norm-matched": (BLUE, ""), "star": (ORANGE, "/")}
@@ -35,7 +35,7 @@ _WARNING = (
 def draw_hierarchy(parts: Parts) -> list[Drawing]:
     """Distance matrices of solutions and of surrogates, then K and mean distance with nulls."""
     data = parts["hierarchy"]
-    return [drawing for drawing in (_matrices(data), _against_nulls(data)) if drawing is not None]
+    return [_matrices(data), *([draw_nulls(data)] if "K_null" in data else [])]
 
 
 def _nulls(data: Dataset) -> list[str]:
@@ -159,7 +159,8 @@ def _tree(linkage: _Array, order: NDArray[np.int_], cells: _Array) -> Trace:
     return {**tree, "yaxis": "y2", "hoverinfo": "skip", "hovertemplate": None}
 
 
-def _against_nulls(data: Dataset) -> Drawing | None:
+def draw_nulls(data: Dataset) -> Drawing:
+    """K and mean distance, each against its surrogates."""
     wanted = {"K": "K of the trained networks", "mean_distance": "trained networks"}
     panels = []
     rows: list[tuple[str, ...]] = []
@@ -169,8 +170,6 @@ def _against_nulls(data: Dataset) -> Drawing | None:
         panels.append(_histograms(data, name, words))
         for null in _nulls(data):
             rows.append(_compared(data, name, null))
-    if not panels:
-        return None
     surrogates = data.sizes["surrogate"]
     caption = (
         f"K is small for a family tree: the smaller, the more the triangles of solutions have two "

@@ -36,7 +36,7 @@ _Array = NDArray[np.float64]
 
 def draw_flattening(parts: Parts) -> list[Drawing]:
     """What flattening gains in test error seed by seed, and how flat and good each minimum is."""
-    data = parts["ruggedness/flattened"]
+    data = parts["ruggedness_flattened"]
     cost = data["cost"].values
     caption = (
         f"{data.sizes['replica']} seeds, each trained in {data.sizes['kind']} ways at one cost, "

@@ -36,8 +36,8 @@ def draw_clones(parts: Parts) -> list[Drawing]:
     drawings = []
     if "clones" in parts:
         drawings.append(_siblings(parts["clones"]))
-    if "clones/family" in parts:
-        drawings.append(_family(parts["clones/family"]))
+    if "clones_family" in parts:
+        drawings.append(_family(parts["clones_family"]))
     return drawings
 
 

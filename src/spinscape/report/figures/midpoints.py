@@ -34,7 +34,7 @@ _Array = NDArray[np.float64]
 
 def draw_pairs(parts: Parts) -> Drawing:
     """Barriers between all pairs, as trained and after alignment, side by side."""
-    named = {"as trained": "permutation/pairs", "after alignment": "permutation/pairs-aligned"}
+    named = {"as trained": "permutation_pairs", "after alignment": "permutation_pairs_aligned"}
     found = {how: parts[name] for how, name in named.items() if name in parts}
     order = _by_height(next(iter(found.values()))["barrier"])
     squares = {how: _square(data["barrier"], order) for how, data in found.items()}
@@ -113,7 +113,7 @@ def _square(barrier: DataArray, order: NDArray[np.intp]) -> _Array:
 
 def draw_repair(parts: Parts) -> Drawing:
     """Loss halfway between aligned solutions before and after REPAIR, and the variance there."""
-    data = parts["permutation/repair"]
+    data = parts["permutation_repair"]
     states = [str(state) for state in data["state"].values]
     excess = {state: data["excess"].sel(state=state).values.astype(float) for state in states}
     panels = [
