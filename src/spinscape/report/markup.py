@@ -108,7 +108,14 @@ def _legend_entry(key: Key) -> str:
     )
 
 
-_DASHES = {"dash": "7 4", "dot": "2 3", "longdash": "10 4", "solid": ""}
+_DASHES = {
+    "dash": "7 4",
+    "dot": "2 3",
+    "longdash": "10 4",
+    "dashdot": "7 3 2 3",
+    "longdashdot": "11 3 2 3",
+    "solid": "",
+}
 _SHAPES = {
     "circle": '<circle cx="14" cy="7" r="4.5"/>',
     "circle-open": '<circle cx="14" cy="7" r="4" fill="none" stroke="{0}" stroke-width="1.5"/>',

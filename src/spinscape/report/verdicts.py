@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from spinscape.findings import Finding
+from spinscape.report import markup
 from spinscape.report.claims import Claim
 from spinscape.report.wording import interval, number
 
@@ -47,22 +48,36 @@ def summary(findings: Sequence[Finding], anchors: dict[str, tuple[str, str]]) ->
 
 def claimed(claims: Sequence[Claim], findings: Sequence[Finding]) -> str:
     """One card a claim: what it says, what was found of it, and how the methods differ."""
-    return "\n".join(_claim(claim, claim.found(findings)) for claim in claims)
-
-
-def _claim(claim: Claim, found: Sequence[Finding]) -> str:
-    evidence = "\n".join(
-        f"<li>{badge(finding.verdict)} {escape(finding.statement)} "
-        f'<span class="figures">{_value(finding)}</span>'
-        f"{_against_null(finding)}</li>"
-        for finding in found
+    return "\n".join(
+        _claim(claim, claim.found(findings), claim.verdict(findings)) for claim in claims
     )
+
+
+def _claim(claim: Claim, found: Sequence[Finding], verdict: str) -> str:
+    deciding = [finding for finding in found if finding.question in claim.deciding]
+    beside = [finding for finding in found if finding.question not in claim.deciding]
+    more = ""
+    if beside:
+        noun = "finding" if len(beside) == 1 else "findings"
+        more = markup.details(f"Beside it: {len(beside)} {noun}", _evidence(beside))
     return (
-        f'<article class="finding">\n<h3>{escape(claim.text)} {badge(claim.verdict(found))}</h3>\n'
-        f'<ul class="evidence">\n{evidence}\n</ul>\n'
+        f'<article class="finding">\n<h3>{escape(claim.text)} {badge(verdict)}</h3>\n'
+        f"<p>The verdict rests on:</p>\n{_evidence(deciding)}\n"
         f"<p><b>Known of the paper:</b> {escape(claim.known)} "
-        f"<b>Ours:</b> {escape(claim.ours)}</p>\n</article>"
+        f"<b>Ours:</b> {escape(claim.ours)}</p>\n{more}</article>"
     )
+
+
+def _evidence(findings: Sequence[Finding]) -> str:
+    """Findings as a list: question, verdict, statement, value, null, and the rule."""
+    items = "\n".join(
+        f"<li><b>{escape(finding.question)}</b> {badge(finding.verdict)} "
+        f"{escape(finding.statement)} "
+        f'<span class="figures">{_value(finding)}</span>{_against_null(finding)}'
+        f"{markup.details('Rule, fixed beforehand', markup.paragraphs(finding.rule))}</li>"
+        for finding in findings
+    )
+    return f'<ul class="evidence">\n{items}\n</ul>'
 
 
 def _against_null(finding: Finding) -> str:

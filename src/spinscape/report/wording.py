@@ -67,7 +67,7 @@ def interval(low: float, high: float, level: float) -> str:
     """Write a confidence interval, or nothing where there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{number(low)} to {number(high)} ({100 * level:g} %)"
+    return f"{number(low)} to {number(high)} ({100 * level:.3g} %)"
 
 
 def quantity(variable: DataArray, fallback: str = "") -> str:

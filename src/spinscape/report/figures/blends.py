@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from html import escape
 
 import numpy as np
@@ -106,7 +107,7 @@ def _barriers(data: Dataset) -> Panel | None:
         f"Barriers of each kind of path; medians: {', '.join(words)} nats.",
         tuple(traces),
         {
-            "xaxis": axis("", type="category"),
+            "xaxis": axis("", type="category", tickangle=0, tickfont={"size": 10}),
             "yaxis": axis(label, rangemode="tozero"),
             "boxgap": 0.45,
         },
@@ -119,7 +120,7 @@ def _box(values: _Array, kind: str) -> Trace:
     return {
         "type": "box",
         "y": values,
-        "x": [kind] * len(values),
+        "x": ["<br>".join(textwrap.wrap(escape(kind), 11))] * len(values),
         "name": kind,
         "legendgroup": kind,
         "showlegend": False,

@@ -182,18 +182,19 @@ def _stages(walks: dict[str, Dataset]) -> Panel:
         name = "free, trained" if part == _FREE else name
         energy, steps = _read(walk, "energy"), _steps(walk)
         at = thinned(len(steps))
-        low, middle, high = np.nanquantile(energy[:, at], [0.1, 0.5, 0.9], axis=0)
+        rise = energy[:, at] - energy[:, :1]
+        low, middle, high = np.nanquantile(rise, [0.1, 0.5, 0.9], axis=0)
         traces.append(band(steps[at], low, high, f"middle 80 %, {name}", colour))
         traces.append(line(steps[at], middle, name, colour, dash=dash))
-        words.append(f"{name} from {number(middle[0])} to {number(middle[-1])}")
+        words.append(f"{name} {number(middle[-1])} from {number(np.median(energy[:, 0]))}")
     return Panel(
         "walks-stages",
         "Free walks from untrained, half-trained and trained networks",
-        f"Loss of free walkers against steps; medians: {', '.join(words)} nats.",
+        f"Rise of the loss of free walkers; medians at the end: {', '.join(words)} nats.",
         tuple(traces),
         {
             "xaxis": axis("Steps made", rangemode="tozero"),
-            "yaxis": axis(axis_label(walk["energy"], "loss")),
+            "yaxis": axis("Rise of the loss (nats)"),
         },
         height=340,
     )
