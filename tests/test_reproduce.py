@@ -116,6 +116,15 @@ def test_sets_share_no_replica_with_the_population_nor_with_each_other(run):
     assert population.sizes["replica"] == FEW["replicas"]
 
 
+def test_a_network_that_died_is_kept_from_the_comparison_of_kernels(tmp_path):
+    generator = np.random.default_rng(0)
+    data = generator.random((200, 64)), np.arange(200) % 10
+    run = ss.reproduce("liao2024", data, seed=0, out=tmp_path / "run", **FEW)
+    assert run.dataset("population").sizes["replica"] == FEW["replicas"]
+    assert run.dataset("hierarchy_cka").sizes["replica"] < FEW["replicas"]
+    assert run.dataset("hierarchy_agreement").sizes["replica"] == FEW["replicas"]
+
+
 def test_papers_that_are_not_known_are_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"paper='liao'.*expected one of liao2024"):
         ss.reproduce("liao", out=tmp_path / "run")

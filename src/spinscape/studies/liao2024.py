@@ -49,6 +49,9 @@ __all__ = ["LIAO_PRESETS", "Liao2024", "LiaoSettings"]
 RECORDS = 200
 """Times at which walkers of the further rules are looked at, enough to ask for equilibrium."""
 
+CONSTANT = 1e-5
+"""Outputs that vary by less than this share of themselves are those of a dead network."""
+
 PIECE = 8
 """Replicas that are flattened as one piece; fixed, so that no number depends on the workers."""
 
@@ -320,7 +323,9 @@ class Liao2024(Study):
         names = [f"hierarchy_pieces/set={k}" for k in range(settings.sets)]
         cells: dict[str, Callable[[], xr.Dataset]] = {
             "hierarchy_untrained": partial(cluster, self._untrained(run)),
-            "hierarchy_cka": partial(cluster, solutions, distance="cka", landscape=unseen),
+            "hierarchy_cka": partial(
+                cluster, _responsive(unseen, solutions), distance="cka", landscape=unseen
+            ),
             "hierarchy_agreement": partial(
                 cluster, solutions, distance="agreement", landscape=unseen
             ),
@@ -476,6 +481,13 @@ def _by_width(run: Run, path_widths: Sequence[int]) -> xr.Dataset:
     return widths.barriers_by_width(
         {width: run.dataset(f"permutation_pieces/width={width}") for width in path_widths}
     )
+
+
+def _responsive(landscape: Landscape, points: Tensor) -> Tensor:
+    """Networks whose outputs depend on the sample: without, kernels cannot be aligned."""
+    outputs = landscape.outputs(points).flatten(2)
+    spread = (outputs - outputs.mean(1, keepdim=True)).abs().amax((1, 2))
+    return points[spread > CONSTANT * outputs.abs().amax((1, 2))]
 
 
 def _tree_of_set(
