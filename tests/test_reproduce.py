@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import spinscape as ss
@@ -116,13 +117,16 @@ def test_sets_share_no_replica_with_the_population_nor_with_each_other(run):
     assert population.sizes["replica"] == FEW["replicas"]
 
 
-def test_a_network_that_died_is_kept_from_the_comparison_of_kernels(tmp_path):
-    generator = np.random.default_rng(0)
-    data = generator.random((200, 64)), np.arange(200) % 10
-    run = ss.reproduce("liao2024", data, seed=0, out=tmp_path / "run", **FEW)
-    assert run.dataset("population").sizes["replica"] == FEW["replicas"]
-    assert run.dataset("hierarchy_cka").sizes["replica"] < FEW["replicas"]
-    assert run.dataset("hierarchy_agreement").sizes["replica"] == FEW["replicas"]
+def test_a_network_that_died_is_kept_from_the_comparison_of_kernels():
+    data = ss.datasets.load("digits", seed=0)
+    module = ss.models.mlp(64, [4], 10)
+    landscape = ss.Landscape(module, *data.test)
+    points = ss.points(ss.train(module, data, replicas=3, epochs=1, seed=0))
+    dead = points[1].clone()
+    dead[: 64 * 4] = 0.0  # hidden weights
+    dead[64 * 4 : 64 * 4 + 4] = -1.0  # hidden biases: no unit is ever on
+    kept = liao2024._responsive(landscape, torch.stack([points[0], dead, points[2]]))
+    assert torch.equal(kept, points[[0, 2]])
 
 
 def test_papers_that_are_not_known_are_refused(tmp_path, capsys):

@@ -5,6 +5,7 @@ time therefore does not matter; FALSE_ALARM of them are exceeded by chance once 
 were the seeds not fixed, and this file makes about 30.
 """
 
+import json
 import random
 from math import sqrt
 
@@ -453,3 +454,17 @@ def test_other_energies_are_refused_with_the_remedy():
         walk(landscape, points[:, 1:], move=SingleUnit(0.1), steps=1)
     with pytest.raises(ValueError, match="not finite at the start"):
         walk(landscape, points * 1e200, move=SingleUnit(0.1), steps=1)
+
+
+def test_the_record_says_how_units_were_moved():
+    landscape, start = setting()
+    move = SingleUnit(0.1, scale="isotropic", ridge=0.5, refresh=7)
+    found = walk(landscape, start, rule="thermal", temperature=1.0, move=move, steps=3, record=2)
+    told = json.loads(found.attrs["arguments"])["move"]
+    assert told == {
+        "name": "SingleUnit",
+        "step": 0.1,
+        "scale": "isotropic",
+        "ridge": 0.5,
+        "refresh": 7,
+    }

@@ -1,6 +1,6 @@
 """Walks against exact laws: quadratic bowls, boxes, free space. Tolerances are standard errors.
 
-FALSE_ALARM standard errors are exceeded by chance once in 16 000 comparisons, were the seeds not
+FALSE_ALARM standard errors are exceeded by chance once in 370 comparisons, were the seeds not
 fixed; this file makes about 60.
 """
 
@@ -21,7 +21,7 @@ from spinscape.glass.walking.walks import walk
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import WeightSpace
 
-FALSE_ALARM = 4.0
+FALSE_ALARM = 3.0
 FREE = {"rule": "free", "steps": 10, "record": [0, 10]}
 
 
@@ -30,8 +30,8 @@ def flat(points):
 
 
 def equilibrium(k, temperature, walkers, n, seed):
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(walkers, n, generator=generator, dtype=torch.float64)
+    """Points in equilibrium in a bowl; numpy mixes a small seed before it is used, torch not."""
+    drawn = torch.from_numpy(np.random.default_rng(seed).standard_normal((walkers, n)))
     return drawn * sqrt(temperature / k)
 
 
@@ -64,7 +64,7 @@ def test_free_walks_from_a_minimum_obey_the_quadratic_law(curvatures):
 
 @pytest.mark.parametrize(("n", "rate"), [(2, 0.356), (5, 0.287), (20, 0.248), (100, 0.2369)])
 def test_thermal_walks_keep_equilibrium_and_their_exact_acceptance(n, rate):
-    k, temperature, length, walkers = 3.0, 0.4, 2.38, 1500
+    k, temperature, length, walkers = 3.0, 0.4, 2.38, 6000
     exact = 2 * student.cdf(-length / 2, n)
     assert exact == pytest.approx(rate, abs=5e-4)
     start = equilibrium(k, temperature, walkers, n, seed=2)

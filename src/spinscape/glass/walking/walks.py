@@ -138,8 +138,8 @@ def walk(
         Accept every step, by Metropolis at `temperature`, or while the energy is at most
         `threshold`.
     move : Move
-        ``Gaussian(step)``, ``FilterGaussian(step, filters)``, ``Langevin(step)``, or a move that
-        makes its own walker (`OwnWalker`).
+        ``Gaussian(step)``, ``FilterGaussian(step, filters)``, ``Langevin(step)``,
+        ``SingleUnit(step)``, or another that makes its own walker (`OwnWalker`).
     steps : int
         Steps of each walker.
     temperature, threshold : float or one per walker
@@ -219,11 +219,18 @@ def walk(
         )
     if burn_in:
         result.attrs["burn_in"] = burn_in
-    moved = {"name": type(move).__name__, "step": move.step}
-    settings = {"rule": rule, "move": moved, "steps": steps, "probes": probes}
+    settings = {"rule": rule, "move": _described(move), "steps": steps, "probes": probes}
     settings |= {"waiting": list(recording.waiting), "burn_in": burn_in, "target": aim}
     result.attrs.update(provenance("walk", SOURCE, seed, **settings))
     return result
+
+
+def _described(move: Move | OwnWalker) -> dict[str, Any]:
+    """Name of a move and its settings, as JSON takes them; which coordinates are filters is not."""
+    settings = vars(move).items()
+    return {"name": type(move).__name__} | {
+        name: value for name, value in settings if isinstance(value, int | float | str)
+    }
 
 
 def _walker(
