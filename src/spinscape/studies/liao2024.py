@@ -478,8 +478,11 @@ def _paths_of_width(
 
 
 def _by_width(run: Run, path_widths: Sequence[int]) -> xr.Dataset:
+    """Join the paths of all widths: as many of each, should replicas of some have diverged."""
+    paths = {width: run.dataset(f"permutation_pieces/width={width}") for width in path_widths}
+    fewest = min(part.sizes["path"] for part in paths.values())
     return widths.barriers_by_width(
-        {width: run.dataset(f"permutation_pieces/width={width}") for width in path_widths}
+        {width: part.isel(path=slice(fewest)) for width, part in paths.items()}
     )
 
 
