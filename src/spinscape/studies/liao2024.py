@@ -112,6 +112,8 @@ LIAO_PRESETS: dict[str, LiaoSettings] = {
     "quick": LiaoSettings(),
     "standard": _beyond(
         "standard",
+        longer_walks=2,
+        set_replicas=20,
         path_widths=(16, 32, 64, 128),
         width_replicas=16,
         bent_pairs=32,
