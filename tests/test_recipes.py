@@ -7,13 +7,13 @@ import pytest
 
 from spinscape.nets.populations import population
 from spinscape.nets.training import train
-from spinscape.studies.exploration import study_of
+from spinscape.studies.exploration import Study, study_of
 
 MNIST = Path(__file__).parent / "data" / "mnist10k.npz"
 
 
 def median_test_error(data: str, preset: str, *, width: int, replicas: int) -> float:
-    study = study_of(data, preset=preset, width=width, seed=0)
+    study = study_of(Study, data, preset=preset, width=width, seed=0)
     trained = train(study.module, study.source.data, replicas=replicas, **study.recipe())
     assert not trained["diverged"].any()
     return float(np.median(trained["test_error"]))
@@ -29,7 +29,7 @@ def test_ten_thousand_mnist_digits_are_learned_at_width_100():
 
 
 def test_sharpness_aware_training_learns_the_digits_too():
-    study = study_of("digits", preset="quick", width=32, seed=0)
+    study = study_of(Study, "digits", preset="quick", width=32, seed=0)
     recipe = study.recipe() | {"optimizer": "sam", "average_from": 0.75}
     trained = train(study.module, study.source.data, replicas=8, **recipe)
     assert float(np.median(trained["test_error"])) <= 0.05
