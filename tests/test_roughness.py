@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 import oracles
+from spinscape.glass.rugged import along_slices
 from spinscape.glass.rugged.along_slices import slices, total_variation
 from spinscape.glass.rugged.roughness import local_energy, ruggedness
 from spinscape.landscape.energy import Landscape
