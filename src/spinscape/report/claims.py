@@ -165,7 +165,6 @@ _LIAO = (
                 "adaptive sharpness",
                 "relative flatness (large: sharp)",
                 "local entropy",
-                "Hessian trace",
                 "local learning coefficient",
             )
         ),

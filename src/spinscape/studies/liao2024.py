@@ -67,7 +67,6 @@ class LiaoSettings(ExploreSettings):
         "walk_ruggedness",
         "adaptive_sharpness",
         "relative_flatness",
-        "hessian_trace",
         "local_entropy",
         "learning_coefficient",
     )
@@ -112,6 +111,7 @@ LIAO_PRESETS: dict[str, LiaoSettings] = {
     "quick": LiaoSettings(),
     "standard": _beyond(
         "standard",
+        hyper_replicas=3,
         longer_walks=2,
         set_replicas=20,
         path_widths=(16, 32, 64, 128),
