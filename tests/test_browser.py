@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from spinscape import report
+from spinscape import report, reproduce
 from synthetic_run import synthetic_run
+from tiny_study import FEW
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -53,12 +55,32 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.quit()
 
 
-@pytest.fixture(scope="module", params=[400, 1200])
-def opened(
-    browser: Any, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Any:
-    page = report.write(synthetic_run(tmp_path_factory.mktemp("run"), replicas=64))
-    screen = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+@pytest.fixture(scope="module")
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    @cache
+    def made(study: str) -> Path:
+        folder = tmp_path_factory.mktemp(study)
+        if study == "explore":
+            return report.write(synthetic_run(folder, replicas=64))
+        return report.write(reproduce(study, seed=0, out=folder / "run", **FEW))
+
+    return made
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("explore", 400),
+        ("explore", 1200),
+        pytest.param(("liao2024", 400), marks=pytest.mark.slow),
+        pytest.param(("liao2024", 1100), marks=pytest.mark.slow),
+    ],
+    ids=lambda param: f"{param[0]}-{param[1]}",
+)
+def opened(browser: Any, page_of: Callable[[str], Path], request: pytest.FixtureRequest) -> Any:
+    study, width = request.param
+    page = page_of(study)
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     browser.get_log("browser")
     browser.get_log("performance")
@@ -126,6 +148,22 @@ def test_axis_titles_stay_inside_their_figures(opened: Any) -> None:
         " ).map(t => plot.id + ': ' + t.textContent) })"
     )
     assert cut == []
+
+
+def test_labels_of_an_axis_do_not_overlap(opened: Any) -> None:
+    touching = opened.execute_script(
+        "return Array.from(document.querySelectorAll('.plot')).flatMap(plot =>"
+        " ['.xtick', '.ytick', '.y2tick'].flatMap(kind => {"
+        "  const labels = Array.from(plot.querySelectorAll(kind + ' text'))"
+        "   .filter(t => t.textContent && getComputedStyle(t).opacity > 0)"
+        "   .map(t => [t.textContent, t.getBoundingClientRect()])"
+        "   .filter(([, r]) => r.width > 0);"
+        "  const cross = (r, s) => r.left < s.right - 1 && s.left < r.right - 1"
+        "   && r.top < s.bottom - 1 && s.top < r.bottom - 1;"
+        "  return labels.flatMap(([a, r], i) => labels.slice(i + 1)"
+        "   .filter(([, s]) => cross(r, s)).map(([b]) => plot.id + ': ' + a + ' | ' + b)); }))"
+    )
+    assert touching == []
 
 
 def test_a_legend_key_hides_its_traces(opened: Any) -> None:

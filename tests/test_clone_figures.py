@@ -8,10 +8,13 @@ from spinscape.glass.kin.clones import clone, family
 from spinscape.glass.kin.lineages import kinship
 from spinscape.glass.kin.quenches import displaced, quench
 from spinscape.glass.kin.relatives import siblings
+from spinscape.glass.kin.returns import quench_findings
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.datasets import load
 from spinscape.nets.models import mlp
 from spinscape.nets.training import train
+from spinscape.report import draw
+from spinscape.report.claims import claims_of
 from spinscape.report.figures.kin import draw_clones
 from spinscape.report.figures.quenches import draw_quenches
 from spinscape.report.panels import to_json
@@ -29,6 +32,8 @@ def parts():
     both = torch.from_numpy(np.tile(starts["point"].values, (2, 1)))
     origin = np.tile(starts["origin"].values, 2)
     return {
+        "made": clones,
+        "grown": leaves,
         "clones": siblings(landscape, clones),
         "clones_family": kinship(module, leaves, surrogates=4, relabellings=20),
         "walk/quenches": quench(
@@ -99,3 +104,16 @@ def test_returns_are_drawn_for_each_temperature_from_the_controls_on(parts):
     assert len(drawing.rows) == 4
     single = draw_quenches({"walk/quenches": data.isel(quench=range(6))})[0]
     assert len(single.rows) == 2
+
+
+def test_quenches_of_every_temperature_stand_beside_the_claim_of_walks(parts):
+    (claim,) = (claim for claim in claims_of("liao2024") if claim.key == "walks")
+    findings = quench_findings(parts["walk/quenches"])
+    assert len(findings) == 4
+    assert {f.question for f in claim.found(findings)} == {f.question for f in findings}
+
+
+@pytest.mark.parametrize("made", ["made", "grown"])
+def test_clones_and_families_are_drawn_as_networks(parts, made):
+    (figure,) = draw(parts[made]).values()
+    assert sum(figure.data[0].y) == parts[made]["test_error"].size

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from spinscape import report
 from spinscape.glass.paths.all_pairs import barriers_of_all_pairs
 from spinscape.glass.paths.interpolation import permutation_paths
 from spinscape.glass.paths.midpoints import repaired_midpoints
@@ -116,3 +117,14 @@ def test_values_that_a_logarithm_cannot_show_are_left_out(parts):
     for drawing in draw_copies(flat)[:2]:
         for panel in drawing.panels:
             assert panel.figure().data
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ("permutation_pairs", "pairs-as-trained"),
+        ("permutation_pairs_aligned", "pairs-after-alignment"),
+    ],
+)
+def test_pairs_drawn_alone_are_named_after_what_was_done_to_them(parts, part, key):
+    assert list(report.draw(parts[part])) == [key]

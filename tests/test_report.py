@@ -16,6 +16,7 @@ import xarray as xr
 from spinscape import report
 from spinscape.findings import Finding
 from spinscape.report import page, verdicts
+from spinscape.report.claims import RULE, Claim, claims_of
 from spinscape.report.figures.traces import thinned
 from spinscape.report.panels import Drawing, Panel, to_json
 from spinscape.report.protocols import protocols_of
@@ -490,3 +491,108 @@ def test_rank_correlations_come_with_their_intervals(run: SyntheticRun) -> None:
     assert rows["Kendall τ, roughness index"] == "0.310, 0.100 to 0.500 (95 %)"
     assert rows["Kendall τ, local energy"] == "–"
     assert not [name for name in rows if "bound" in name or "_" in name]
+
+
+# The page of a paper's study
+
+
+def answered(claims: tuple[Claim, ...]) -> list[Finding]:
+    """A supported finding for every question that a claim names, and one of each stem."""
+    questions = [q for claim in claims for q in (*claim.deciding, *claim.beside)]
+    stems = [f"{stem} = 0.1 nats)" for claim in claims for stem in claim.stems]
+    return [
+        Finding(
+            protocol="walk",
+            question=question,
+            statement=f"Statement {k}.",
+            value=1000.0 + k,
+            low=900.0,
+            high=2000.0,
+            level=0.95,
+            null=f"null {k}",
+            null_value=500.0 + k,
+            rule=f"rule {k}.",
+            verdict="supported",
+        )
+        for k, question in enumerate([*questions, *stems])
+    ]
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> SyntheticRun:
+    run = synthetic_run(tmp_path_factory.mktemp("reproduced"))
+    run.study, run.findings = "liao2024", answered(claims_of("liao2024"))
+    return run
+
+
+def test_the_page_of_a_paper_begins_with_its_claims(reproduced: SyntheticRun, text: str) -> None:
+    told = page.html(reproduced)
+    sections = re.findall(r'<section id="([a-z-]*)"', told)
+    assert sections[:2] == ["claims", "findings"]
+    assert sections.index("hierarchy") + 1 == sections.index("clones")
+    assert 'id="claims"' not in text
+    assert 'id="clones"' not in text
+    section = Page(Page("").section("claims", told)).text
+    assert RULE in section
+    for claim in claims_of("liao2024"):
+        assert [words in section for words in (claim.text, claim.known, claim.ours)] == [True] * 3
+    for finding in reproduced.findings:
+        shown = (finding.question, finding.statement, finding.null, finding.rule)
+        assert not [words for words in shown if words not in section]
+        assert number(finding.value or 0) in section
+        assert number(finding.null_value or 0) in section
+    assert section.count("900 to 2000 (95 %)") == len(reproduced.findings)
+
+
+def test_only_a_paper_is_said_to_go_further(reproduced: SyntheticRun, text: str) -> None:
+    told = page.html(reproduced)
+    for protocol in protocols_of("liao2024"):
+        if protocol.further:
+            assert protocol.further in Page(told).text
+            assert protocol.further not in Page(text).text
+
+
+def test_a_claim_stands_by_its_deciding_findings_alone() -> None:
+    claim = Claim("key", "text", "known", "ours", ("first?", "second?"), ("third?",), ("fourth",))
+
+    def found(**verdicts: str) -> list[Finding]:
+        words = dict.fromkeys(("protocol", "statement", "rule"), "words")
+        return [
+            Finding(**words, question=f"{name}?", value=1.0, p=0.5, verdict=verdict)
+            for name, verdict in verdicts.items()
+        ]
+
+    yes, no = "supported", "not supported"
+    assert claim.verdict(found(first=yes, second=yes, third=no)) == "supported"
+    assert claim.verdict(found(first=yes, second=no)) == "not supported"
+    assert claim.verdict(found(first=yes)) == "undecided"
+    assert claim.verdict(found(first=yes, second="undecided", third=yes)) == "undecided"
+    order = [
+        f.question for f in claim.found(found(fourth_at_T=yes, third=yes, second=yes, fifth=no))
+    ]
+    assert order == ["second?", "third?", "fourth_at_T?"]
+
+
+def test_every_question_belongs_to_one_claim() -> None:
+    named = [q for claim in claims_of("liao2024") for q in (*claim.deciding, *claim.beside)]
+    assert len(named) == len(set(named))
+    assert claims_of("explore") == ()
+
+
+def test_every_part_is_drawn_in_one_section() -> None:
+    parts = [part for protocol in protocols_of("liao2024") for part in protocol.parts]
+    assert len(parts) == len(set(parts))
+    assert set(parts) >= EXPLORED
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        xr.Dataset({"straight_barrier": ("pair", [0.1]), "loss": ("pair", [0.1])}),
+        xr.Dataset({"loss": ("lam", [0.1]), "barrier": ((), 0.1)}),
+    ],
+    ids=["bezier_paths", "barrier"],
+)
+def test_a_measurement_that_is_no_protocol_is_refused(foreign: xr.Dataset) -> None:
+    with pytest.raises(ValueError, match="no picture is known"):
+        report.draw(foreign)

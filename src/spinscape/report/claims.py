@@ -32,14 +32,21 @@ class Claim:
     """Questions of the findings on which the verdict rests."""
     beside: tuple[str, ...] = ()
     """Questions of further findings that a reader should see."""
+    stems: tuple[str, ...] = ()
+    """Beginnings of further such questions, which end with what a run chose: a temperature."""
 
     def found(self, findings: Sequence[Finding]) -> list[Finding]:
         """Findings that bear on the claim, the deciding ones first."""
         asked = (*self.deciding, *self.beside)
-        return sorted(
+        named = sorted(
             (finding for finding in findings if finding.question in asked),
             key=lambda finding: asked.index(finding.question),
         )
+        return named + [finding for finding in findings if self._begins(finding.question)]
+
+    def _begins(self, question: str) -> bool:
+        asked = (*self.deciding, *self.beside)
+        return question not in asked and question.startswith(self.stems)
 
     def verdict(self, findings: Sequence[Finding]) -> str:
         """What `RULE` says of the claim."""
@@ -84,6 +91,11 @@ _LIAO = (
             "Does it fall back into a solution's basin from nearby, and not from afar? "
             "(free walks)",
         ),
+        stems=(
+            "Does gradient descent come back to a solution from nearby, and not from afar? "
+            "(walks at T",
+            "Does it fall back into a solution's basin from nearby, and not from afar? (walks at T",
+        ),
     ),
     Claim(
         key="permutation",
@@ -108,7 +120,11 @@ _LIAO = (
             "Does the barrier to the own copy grow faster than the number of units moved?",
             "Does the barrier between two solutions, as trained, fall as networks grow wider?",
             "Does the barrier between two solutions, after alignment, fall as networks grow wider?",
+            "Is there a lower path than the straight one between a solution and its own copy, all "
+            "hidden units renumbered?",
             "Is there a lower path than the straight one between two independent solutions?",
+            "Is there a lower path than the straight one between two independent solutions whose "
+            "hidden units are matched?",
             "Does the path through a permutation point beat the line?",
             "Does restoring the units' statistics remove the loss halfway between aligned "
             "solutions?",
@@ -141,7 +157,9 @@ _LIAO = (
             "Is P(q) broader than chance?",
             "Does P(q) differ from set to set?",
             "Do the solutions form families by what they predict?",
+            "Do the solutions form families within families by what they predict?",
             "Do the solutions form families by what their hidden units do?",
+            "Do the solutions form families within families by what their hidden units do?",
             "Does the clustering of networks find the planted family tree?",
             "Does K see families where they were planted?",
             "Does K see families within families where they were planted?",

@@ -128,6 +128,8 @@ _SHAPES = {
     "bar": '<rect x="6" y="1" width="16" height="12"/>',
     "hatched bar": '<rect x="6" y="1" width="16" height="12"/>'
     '<path d="M6 9l8-8M9 13L21 1M16 13l6-6" stroke="#fff" stroke-width="1.5"/>',
+    "crossed bar": '<rect x="6" y="1" width="16" height="12"/>'
+    '<path d="M6 9l8-8M9 13L21 1M16 13l6-6M14 1l8 8M7 1l12 12M6 7l6 6" stroke="#fff"/>',
     "thin": '<path d="M1 7h26" stroke="{0}"/>',
 }
 

@@ -27,7 +27,7 @@ _BASE: dict[str, Any] = {
     "font": {"family": _FONT, "size": 13, "color": "#1f2933"},
     "paper_bgcolor": "rgba(0,0,0,0)",
     "plot_bgcolor": "rgba(0,0,0,0)",
-    "margin": {"l": 58, "r": 14, "t": 10, "b": 46},
+    "margin": {"l": 58, "r": 20, "t": 10, "b": 46},
     "hoverlabel": {"font": {"family": _FONT, "size": 12}, "align": "left"},
     "hovermode": "closest",
     "autosize": True,
@@ -42,7 +42,7 @@ class Key:
     group: str
     colour: str
     shape: str
-    """A plotly dash or marker symbol, "thin", "band", "bar" or "hatched bar"."""
+    """A plotly dash or marker symbol, "thin", "band", "bar", "hatched bar" or "crossed bar"."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,15 @@ class Drawing:
 def _key(trace: Trace) -> Key:
     marker, line = trace.get("marker", {}), trace.get("line", {})
     if trace["type"] == "bar":
-        hatched = marker.get("pattern", {}).get("shape")
-        colour, shape = marker["color"], "hatched bar" if hatched else "bar"
+        hatched = marker.get("pattern", {}).get("shape", "")
+        colour, shape = marker["color"], {"": "bar", "x": "crossed bar"}.get(hatched, "hatched bar")
     elif trace.get("fill"):
         colour, shape = trace["fillcolor"], "band"
     elif trace["type"] == "box" or trace.get("mode") == "markers":
         colour, shape = marker["color"], marker.get("symbol", "circle")
     else:
-        colour, shape = line["color"], "thin" if line["width"] <= 1 else line.get("dash", "solid")
+        dash = line.get("dash", "solid")
+        colour, shape = line["color"], "thin" if line["width"] <= 1 and dash == "solid" else dash
     return Key(trace["name"], trace["legendgroup"], colour, shape)
 
 

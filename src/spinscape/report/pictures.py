@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import plotly.graph_objects as go
 from xarray import Dataset
 
@@ -10,25 +12,28 @@ from spinscape.report.protocols import PROTOCOLS
 __all__ = ["draw"]
 
 _TELLTALE = {
-    "rand_null": "clones_family",
-    "linkage": "hierarchy",
-    "density_null": "hierarchy_overlaps",
-    "verdict_within": "hierarchy_sets",
-    "slice_loss": "ruggedness",
-    "walk_energy": "ruggedness_flattened",
-    "unrelated_barrier": "clones",
-    "control_returned": "walk/quenches",
-    "straight_barrier": "permutation_bezier",
-    "exchange": "permutation_points",
-    "variance_law": "permutation_repair",
-    "midpoint": "permutation_pairs",
-    "displacement": "walk/free",
-    "test_error": "population",
+    "rand_null": ("clones_family", "level"),
+    "linkage": ("hierarchy", "merge"),
+    "density_null": ("hierarchy_overlaps", "set"),
+    "verdict_within": ("hierarchy_sets", "set"),
+    "slice_loss": ("ruggedness", "replica"),
+    "walk_energy": ("ruggedness_flattened", "replica"),
+    "unrelated_barrier": ("clones", "waiting"),
+    "control_returned": ("walk/quenches", "quench"),
+    "straight_barrier": ("permutation_bezier", "kind"),
+    "exchange": ("permutation_points", "route"),
+    "variance_law": ("permutation_repair", "path"),
+    "midpoint": ("permutation_pairs", "replica"),
+    "displacement": ("walk/free", "walker"),
+    "test_error": ("population", "replica"),
 }
-"""A variable that gives away which protocol a Dataset comes from, the surest first."""
+"""A variable that gives away which part a Dataset is, the surest first, and a dimension it has."""
 
 _DIMENSION = {"moved": "permutation_copies", "width": "permutation_widths", "kind": "permutation"}
 """What tells apart those that have barriers."""
+
+_CLONES = ("waiting", "ancestor", "child")
+"""Dimensions of clones, which are drawn as any trained networks."""
 
 
 def draw(dataset: Dataset) -> dict[str, go.Figure]:
@@ -37,7 +42,7 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
     Parameters
     ----------
     dataset : Dataset
-        Of `train`, `population` or a protocol of `spinscape.glass`.
+        Of `train`, `population`, `clone`, `family` or a protocol of `spinscape.glass`.
 
     Returns
     -------
@@ -49,7 +54,16 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
     ValueError
         If it is a Dataset of none of these.
     """
-    part = next((part for name, part in _TELLTALE.items() if name in dataset), None)
+    if "point" in dataset and set(_CLONES) <= set(dataset.dims):
+        dataset = dataset.stack(replica=_CLONES)
+    part = next(
+        (
+            part
+            for name, (part, dimension) in _TELLTALE.items()
+            if name in dataset and dimension in dataset.dims
+        ),
+        None,
+    )
     if part is None and "barrier" in dataset:
         part = next((part for name, part in _DIMENSION.items() if name in dataset.dims), None)
     if part is None:
@@ -61,6 +75,9 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
         level = "temperature" if rule == "thermal" else rule
         if part == "walk/free" and (level in dataset or level in dataset.attrs):
             part = f"walk/{rule}"
+    arguments = json.loads(dataset.attrs.get("arguments") or "{}")
+    if part == "permutation_pairs" and arguments.get("aligned"):
+        part = "permutation_pairs_aligned"
     protocol = next(protocol for protocol in PROTOCOLS if part in protocol.parts)
     drawings = protocol.draw({part: dataset})
     return {panel.key: panel.figure() for drawing in drawings for panel in drawing.panels}

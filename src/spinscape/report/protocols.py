@@ -90,9 +90,10 @@ _MATCHED = (
 
 _PATHS = (
     "The loss is measured along the straight line in weight space between two networks. "
-    "Four kinds of pairs: a network and its own copy with hidden units renumbered at random; two "
-    f"{{independent}}; the same two {_MATCHED}; and, as its null, after a random matching. "
-    "In the last two kinds the scale of ReLU units, which changes nothing that a network "
+    "Kinds of pairs: a network and its own copy with hidden units renumbered at random; two "
+    f"{{independent}}; the same two {_MATCHED}, by their weights and, where it is known how, by "
+    "what the units do on data; and, as the null of both, after a random matching. "
+    "In all matched pairs the scale of ReLU units, which changes nothing that a network "
     "computes, is removed first. "
     "The barrier is how far the loss on the way rises above the straight line between its ends."
 )
@@ -105,7 +106,7 @@ PROTOCOLS = (
         question="Do the networks solve the task?",
         why=(
             "What follows looks at copies of one network, each trained from its own random start; "
-            "only the last protocol trains further networks. What is said about the landscape "
+            "protocols that train further networks say so. What is said about the landscape "
             "around them means little if they never learned the task, so this comes first."
         ),
         method=(
@@ -141,8 +142,8 @@ PROTOCOLS = (
             "drift away at little cost."
         ),
         method=(
-            "Every walker starts at a trained network (where it is known how, rescaled so that "
-            "its weights are smallest) and proposes small Gaussian steps. "
+            "Walkers start at trained networks (where it is known how, rescaled so that their "
+            "weights are smallest) and propose small Gaussian steps. "
             "The free walk accepts all of them; the thermal walk accepts a rise of the loss with "
             "probability exp(−rise / temperature), the temperature being that at which a bowl with "
             "a dimension for each weight would hold the thermal energy of the settings. "
@@ -329,7 +330,8 @@ CAVEATS = (
     "The method follows the four protocols of Liao et al. (arXiv 2407.20724), of which only the "
     "claims are known to us. It tests those claims by methods of its own and does not reproduce "
     "that paper’s numbers.",
-    "Several findings are judged side by side. Intervals and p-values are not corrected for that.",
+    "Several findings are judged side by side. Intervals and p-values are not corrected for that, "
+    "except where a rule says so.",
 )
 
 GLOSSARY = (

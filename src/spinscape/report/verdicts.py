@@ -71,20 +71,12 @@ def _claim(claim: Claim, found: Sequence[Finding], verdict: str) -> str:
 def _evidence(findings: Sequence[Finding]) -> str:
     """Findings as a list: question, verdict, statement, value, null, and the rule."""
     items = "\n".join(
-        f"<li><b>{escape(finding.question)}</b> {badge(finding.verdict)} "
-        f"{escape(finding.statement)} "
-        f'<span class="figures">{_value(finding)}</span>{_against_null(finding)}'
+        f"<li><p><b>{escape(finding.question)}</b> {badge(finding.verdict)}</p>\n"
+        f"{markup.paragraphs(finding.statement)}\n{_rows(_measured(finding))}\n"
         f"{markup.details('Rule, fixed beforehand', markup.paragraphs(finding.rule))}</li>"
         for finding in findings
     )
     return f'<ul class="evidence">\n{items}\n</ul>'
-
-
-def _against_null(finding: Finding) -> str:
-    if not finding.null:
-        return ""
-    value = "" if finding.null_value is None else f": {escape(number(finding.null_value))}"
-    return f" (null: {escape(finding.null)}{value})"
 
 
 def _summary_row(finding: Finding, anchors: dict[str, tuple[str, str]]) -> str:
@@ -116,6 +108,16 @@ def _interval(finding: Finding) -> str:
 
 def card(finding: Finding) -> str:
     """One finding with everything that its verdict rests on."""
+    rows = [*_measured(finding), ("Rule, fixed beforehand", escape(finding.rule))]
+    return (
+        f'<article class="finding">\n<p class="question">{escape(finding.question)}</p>\n'
+        f'<p class="statement">{escape(finding.statement)}</p>\n<p>{badge(finding.verdict)}</p>\n'
+        f"{_strip(finding)}\n{_rows(rows)}\n</article>"
+    )
+
+
+def _measured(finding: Finding) -> list[tuple[str, str]]:
+    """Value, null and p-value, those that there are, as HTML."""
     rows = [("Value", _value(finding))]
     if finding.null:
         rows.append(("Null", escape(finding.null)))
@@ -123,13 +125,12 @@ def card(finding: Finding) -> str:
         rows.append(("Value under it", escape(number(finding.null_value))))
     if finding.p is not None:
         rows.append(("p-value", escape(number(finding.p, 2))))
-    rows.append(("Rule, fixed beforehand", escape(finding.rule)))
+    return rows
+
+
+def _rows(rows: Sequence[tuple[str, str]]) -> str:
     entries = "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in rows)
-    return (
-        f'<article class="finding">\n<p class="question">{escape(finding.question)}</p>\n'
-        f'<p class="statement">{escape(finding.statement)}</p>\n<p>{badge(finding.verdict)}</p>\n'
-        f"{_strip(finding)}\n<dl>{entries}</dl>\n</article>"
-    )
+    return f"<dl>{entries}</dl>"
 
 
 def _strip(finding: Finding) -> str:

@@ -79,8 +79,10 @@ def _points(data: Dataset) -> Drawing:
             axis_label(data["barrier"], "barrier"),
         ),
     )
+    swaps = data.sizes["swap"]
     caption = (
-        f"{data.sizes['replica']} solutions, {data.sizes['swap']} pairs of hidden units of each. "
+        f"{data.sizes['replica']} solutions, {swaps} pair{'' if swaps == 1 else 's'} of hidden "
+        "units of each. "
         "Straight: the straight line to the copy with both units exchanged. Bent: the same, bent. "
         "Merged: to the point where both units are one, there their output weights are exchanged "
         "(the level middle third), and back. Lowered: the same, that point moved to lower loss. "

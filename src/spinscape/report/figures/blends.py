@@ -100,16 +100,15 @@ def _barriers(data: Dataset) -> Panel | None:
             continue
         traces.append(_box(values, kind))
         words.append(f"{kind} {number(np.median(values))}")
-    label = axis_label(data["barrier"], "barrier")
     return Panel(
         "paths-barriers",
         "Height of the barrier, one mark a path",
         f"Barriers of each kind of path; medians: {', '.join(words)} nats.",
         tuple(traces),
         {
-            "xaxis": axis("", type="category", tickangle=0, tickfont={"size": 10}),
-            "yaxis": axis(label, rangemode="tozero"),
-            "boxgap": 0.45,
+            "xaxis": axis("Barrier (nats)", rangemode="tozero"),
+            "yaxis": axis("", type="category", autorange="reversed"),
+            "boxgap": 0.35,
         },
         height=340,
     )
@@ -119,8 +118,9 @@ def _box(values: _Array, kind: str) -> Trace:
     colour, _, symbol = _look(kind)
     return {
         "type": "box",
-        "y": values,
-        "x": ["<br>".join(textwrap.wrap(escape(kind), 11))] * len(values),
+        "orientation": "h",
+        "x": values,
+        "y": ["<br>".join(textwrap.wrap(escape(kind), 12))] * len(values),
         "name": kind,
         "legendgroup": kind,
         "showlegend": False,
@@ -130,7 +130,7 @@ def _box(values: _Array, kind: str) -> Trace:
         "marker": {"color": colour, "symbol": symbol, "size": 5, "opacity": 0.45},
         "line": {"color": colour, "width": 1.5},
         "fillcolor": "rgba(255,255,255,0)",
-        "hovertemplate": f"barrier %{{y:.3g}}<extra>{escape(kind)}</extra>",
+        "hovertemplate": f"barrier %{{x:.3g}}<extra>{escape(kind)}</extra>",
     }
 
 

@@ -43,16 +43,16 @@ _Array = NDArray[np.float64]
 def draw_copies(parts: Parts) -> list[Drawing]:
     """Draw those of the parts that are there, each as a figure of its own.
 
-    ``permutation_copies`` and ``permutation_widths`` against power laws, ``permutation_pairs`` and
-    ``permutation_repair``.
+    ``permutation_copies`` and ``permutation_widths`` against power laws, ``permutation_pairs``
+    beside ``permutation_pairs_aligned``, and ``permutation_repair``.
     """
-    drawn: list[tuple[str, Callable[[Parts], Drawing]]] = [
-        ("permutation_copies", _copies),
-        ("permutation_widths", _widths),
-        ("permutation_pairs", draw_pairs),
-        ("permutation_repair", draw_repair),
+    drawn: list[tuple[tuple[str, ...], Callable[[Parts], Drawing]]] = [
+        (("permutation_copies",), _copies),
+        (("permutation_widths",), _widths),
+        (("permutation_pairs", "permutation_pairs_aligned"), draw_pairs),
+        (("permutation_repair",), draw_repair),
     ]
-    return [draw(parts) for name, draw in drawn if name in parts]
+    return [draw(parts) for names, draw in drawn if any(name in parts for name in names)]
 
 
 def _copies(parts: Parts) -> Drawing:

@@ -159,15 +159,15 @@ def _tree(linkage: _Array, order: NDArray[np.int_], cells: _Array) -> Trace:
     return {**tree, "yaxis": "y2", "hoverinfo": "skip", "hovertemplate": None}
 
 
-def draw_nulls(data: Dataset) -> Drawing:
-    """K and mean distance, each against its surrogates."""
-    wanted = {"K": "K of the trained networks", "mean_distance": "trained networks"}
+def draw_nulls(data: Dataset, of: str = "trained networks") -> Drawing:
+    """K and mean distance of what `of` names, each against its surrogates."""
+    wanted = ("K", "mean_distance")
     panels = []
     rows: list[tuple[str, ...]] = []
-    for name, words in wanted.items():
+    for name in wanted:
         if name not in data or f"{name}_null" not in data:
             continue
-        panels.append(_histograms(data, name, words))
+        panels.append(_histograms(data, name, of))
         for null in _nulls(data):
             rows.append(_compared(data, name, null))
     surrogates = data.sizes["surrogate"]
@@ -181,12 +181,12 @@ def draw_nulls(data: Dataset) -> Drawing:
         "nulls",
         tuple(panels),
         caption,
-        ("Quantity", "Trained", "Null", "Null: mean (lowest to highest)", "Trained / null mean"),
+        ("Quantity", "Networks", "Null", "Null: mean (lowest to highest)", "Networks / null mean"),
         tuple(rows),
     )
 
 
-def _histograms(data: Dataset, name: str, words: str) -> Panel:
+def _histograms(data: Dataset, name: str, of: str) -> Panel:
     observed = float(data[name])
     nulls = {null: data[f"{name}_null"].sel(null=null).values for null in _nulls(data)}
     finite = np.concatenate([v[np.isfinite(v)] for v in nulls.values()])
@@ -200,9 +200,9 @@ def _histograms(data: Dataset, name: str, words: str) -> Panel:
     long_name = quantity(data[name], "K")
     return Panel(
         f"nulls-{name.replace('_', '-').lower()}",
-        "K against its two nulls" if name == "K" else "Mean distance against the same nulls",
-        f"{long_name}: {number(observed)} for trained networks; mean of the nulls: {means}.",
-        (*bars, upright(observed, 1.08 * top, words, INK)),
+        "K against its nulls" if name == "K" else "Mean distance against the same nulls",
+        f"{long_name}: {number(observed)} for {of}; mean of the nulls: {means}.",
+        (*bars, upright(observed, 1.08 * top, of, INK)),
         {
             "xaxis": axis(axis_label(data[name], name)),
             "yaxis": axis("Surrogates", rangemode="tozero"),

@@ -80,7 +80,7 @@ def _improvements(data: Dataset) -> Panel:
         f"means: {', '.join(words)} percentage points; 0 is no improvement.",
         (*traces, {**none, "hoverinfo": "skip", "hovertemplate": None}),
         {
-            "xaxis": axis("Test error, plain less flattened (percentage points)"),
+            "xaxis": axis("Gain (percentage points)"),
             "yaxis": axis("", type="category", categoryarray=kinds[::-1], categoryorder="array"),
             "boxgap": 0.3,
         },

@@ -46,7 +46,7 @@ def draw_pairs(parts: Parts) -> Drawing:
     count = len(next(iter(found.values()))["replica"])
     caption = (
         f"Height of the barrier between every two of {count} solutions, on one colour scale and in "
-        "one order: solutions with low barriers as trained come first."
+        f"one order: solutions with low barriers {next(iter(found))} come first."
     )
     rows = []
     for how, data in found.items():
@@ -75,8 +75,14 @@ def _matrix(how: str, square: _Array, top: float, label: str) -> Panel:
         "colorscale": "Cividis",
         "showlegend": False,
         "colorbar": {
-            "title": {"text": label.replace("(", "<br>("), "side": "top"},
-            "thickness": 12,
+            "orientation": "h",
+            "thickness": 10,
+            "len": 0.9,
+            "y": -0.18,
+            "yanchor": "top",
+            "nticks": 5,
+            "title": {"text": label, "side": "bottom", "font": {"size": 12}},
+            "outlinewidth": 0,
         },
         "hovertemplate": "%{x}, %{y}: %{z:.3g}<extra></extra>",
     }
@@ -95,8 +101,9 @@ def _matrix(how: str, square: _Array, top: float, label: str) -> Panel:
                 scaleanchor="x",
                 constrain="domain",
             ),
+            "margin": {"l": 58, "r": 14, "t": 6, "b": 100},
         },
-        height=360,
+        height=440,
     )
 
 

@@ -21,7 +21,11 @@ from spinscape.report.wording import axis_label, number, percent
 
 __all__ = ["draw_quenches"]
 
-_LOOK = {"distance": (BLUE, "solid", "circle"), "barrier": (ORANGE, "dot", "diamond")}
+_LOOK = {
+    "distance": (BLUE, "solid", "circle", "dash"),
+    "barrier": (ORANGE, "dot", "diamond", "dashdot"),
+}
+"""Colour, dash and symbol of each criterion, and the dash of its null."""
 _MEANT = {
     "distance": "back at the point itself",
     "barrier": "back in its basin (no barrier)",
@@ -42,7 +46,7 @@ def draw_quenches(parts: Parts) -> list[Drawing]:
         f"Gradient descent from {data.sizes['quench']} points that walkers reached from "
         f"{data.sizes['solution']} solutions, compared with the solution trained on alike, hidden "
         "units matched. Distance 0 are the controls: the solution itself, trained on with another "
-        "data order. The null, dashed, are pairs of independent solutions. "
+        "data order. The null, in dashed lines, are pairs of independent solutions. "
         "A quench on the grey diagonal has undone nothing of its distance."
     )
     return [Drawing("quenches", tuple(panels), caption, *_table(groups))]
@@ -81,12 +85,12 @@ def _fractions(data: Dataset, words: str, place: int) -> Panel:
     traces: list[Trace] = []
     said = []
     for criterion in (str(name) for name in data["criterion"].values):
-        colour, dash, symbol = _LOOK[criterion]
+        colour, dash, symbol, of_null = _LOOK[criterion]
         x, y = _returned(data, criterion)
         null = float(data["other_returned"].sel(criterion=criterion).mean())
         name = _MEANT[criterion]
         traces += [
-            line([0, x.max()], [100 * null] * 2, f"null: {name}", colour, dash="dash", width=1),
+            line([0, x.max()], [100 * null] * 2, f"null: {name}", colour, dash=of_null, width=1.5),
             line(x, 100 * y, name, colour, dash=dash, hover="from %{x:.3g}: %{y:.0f} %"),
             points(x, 100 * y, name, colour, symbol=symbol, legend=False),
         ]
@@ -101,7 +105,7 @@ def _fractions(data: Dataset, words: str, place: int) -> Panel:
         f"{title}. {'; '.join(said)}.",
         tuple(traces),
         {
-            "xaxis": axis(axis_label(data["distance"], "distance"), rangemode="tozero"),
+            "xaxis": axis("Distance walked", rangemode="tozero"),
             "yaxis": axis("Returned (% of quenches)", range=[-4, 104]),
         },
         height=340,
@@ -132,7 +136,7 @@ def _ends(groups: dict[str, Dataset], name: str, title: str) -> Panel:
         f"{number(other)}.",
         tuple(traces),
         {
-            "xaxis": axis(axis_label(first["distance"], "distance"), rangemode="tozero"),
+            "xaxis": axis("Distance walked", rangemode="tozero"),
             "yaxis": axis(axis_label(first[name], name), rangemode="tozero"),
         },
         height=340,

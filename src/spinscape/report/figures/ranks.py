@@ -69,7 +69,7 @@ def _panel(one: Dataset, target: str, level: float) -> Panel:
         f"targets: {said}.",
         (_bars(null_low, null_high, places, level), zero, _marks(tau, low, high, places, words)),
         {
-            "xaxis": axis(f"τ with the {goal}", range=[-1.05, 1.05]),
+            "xaxis": axis("Kendall τ", range=[-1.05, 1.05]),
             "yaxis": axis("", tickvals=places, ticktext=labels, range=[bottom, top]),
         },
         height=max(220, 60 + 44 * len(names)),

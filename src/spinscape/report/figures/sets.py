@@ -16,10 +16,11 @@ __all__ = ["draw_sets"]
 
 _NULLS = {"norm-matched": (BLUE, "dot"), "star": (ORANGE, "dash")}
 _OTHERS = {
-    "hierarchy_agreement": "by what the networks predict",
-    "hierarchy_cka": "by what their hidden units do",
-    "hierarchy_untrained": "of the untrained starts",
+    "hierarchy_agreement": ("K by what the networks predict", "trained networks"),
+    "hierarchy_cka": ("K by what their hidden units do", "trained networks"),
+    "hierarchy_untrained": ("K before training", "untrained starts"),
 }
+"""What each part is compared by, and what its networks are."""
 
 
 def draw_sets(parts: Parts) -> list[Drawing]:
@@ -29,7 +30,8 @@ def draw_sets(parts: Parts) -> list[Drawing]:
         drawn.append(_overlaps(parts["hierarchy_overlaps"]))
     if "hierarchy_sets" in parts:
         drawn.append(_sets(parts["hierarchy_sets"]))
-    return drawn + [_other(parts[name], name) for name in _OTHERS if name in parts]
+    others = {name: parts[name] for name in _OTHERS if name in parts}
+    return drawn + ([_others(others)] if others else [])
 
 
 def _look(null: str) -> tuple[str, str]:
@@ -51,7 +53,7 @@ def _overlaps(data: Dataset) -> Drawing:
         "P(q) of each set",
         f"Distribution of the overlap of two solutions, {sets} sets; standard deviations {told}.",
         tuple(traces),
-        {"xaxis": axis("overlap q"), "yaxis": axis("probability density", rangemode="tozero")},
+        {"xaxis": axis("Overlap q"), "yaxis": axis("Probability density", rangemode="tozero")},
         height=320,
     )
     caption = (
@@ -96,7 +98,7 @@ def _sets(data: Dataset) -> Drawing:
         f"K over the mean of its nulls for {len(places)} sets; verdicts: {', '.join(verdicts)}.",
         tuple(traces),
         {
-            "xaxis": axis("set", tickvals=places.tolist()),
+            "xaxis": axis("Set", tickvals=places.tolist()),
             "yaxis": axis("K / mean K of the surrogates", rangemode="tozero"),
         },
         height=320,
@@ -108,10 +110,11 @@ def _sets(data: Dataset) -> Drawing:
             number(float(data["K"][k])),
             ", ".join(number(float(p), 2) for p in data["p"].isel(set=k).values),
             verdicts[k],
+            str(data["verdict_within"].values[k]),
         )
         for k in range(len(places))
     )
-    columns = ("Set", "Networks", "K", f"p against {', '.join(nulls)}", "Families")
+    columns = ("Set", "Networks", "K", f"p against {', '.join(nulls)}", "Families", "Within them")
     caption = (
         "Each set is trained anew from other seeds, on a half of the training samples of its own. "
         "Families that the landscape has, and not one lucky set, come back in most of them."
@@ -119,18 +122,24 @@ def _sets(data: Dataset) -> Drawing:
     return Drawing("sets", (panel,), caption, columns, rows)
 
 
-def _other(data: Dataset, name: str) -> Drawing:
-    key = name.removeprefix("hierarchy_")
-    drawing = draw_nulls(data)
-    panels = tuple(
-        replace(panel, key=f"{key}-{panel.key}", title=f"{panel.title}, {_OTHERS[name]}")
-        for panel in drawing.panels[:1]
-    )
-    rows = tuple(row for row in drawing.rows if row[0] == drawing.rows[0][0])
-    caption = f"The same comparison {_OTHERS[name]}."
-    if name != "hierarchy_untrained":
+def _others(found: dict[str, Dataset]) -> Drawing:
+    """K of other distances and of the starts, each against its surrogates, side by side."""
+    panels, rows = [], []
+    columns: tuple[str, ...] = ()
+    for name, data in found.items():
+        title, of = _OTHERS[name]
+        drawing = draw_nulls(data, of)
+        first, key = drawing.panels[0], name.removeprefix("hierarchy_")
+        panels.append(replace(first, key=f"{key}-{first.key}", title=title))
+        rows += [(title, *row[1:]) for row in drawing.rows if row[0] == drawing.rows[0][0]]
+        columns = drawing.columns
+    caption = "K once more, with as many surrogates of each null."
+    if set(found) - {"hierarchy_untrained"}:
         caption += (
-            " Surrogate weights compute something else than solutions do, so the verdict rests on "
-            "the function star alone: networks that share what they have in common, and no more."
+            " Networks compared by what they do need no symmetry removed. Surrogate weights "
+            "compute something else than solutions do, so the verdict rests on the function star "
+            "alone: networks that share what they have in common, and no more."
         )
-    return replace(drawing, key=f"{key}-nulls", panels=panels, rows=rows, caption=caption)
+    if "hierarchy_untrained" in found:
+        caption += " Untrained starts are what training has to differ from."
+    return Drawing("further-nulls", tuple(panels), caption, columns, tuple(rows))

@@ -62,15 +62,18 @@ def axis(title: str, **settings: Any) -> dict[str, Any]:
 def log_axis(title: str, values: ArrayLike, **settings: Any) -> dict[str, Any]:
     """Collect the settings of a logarithmic axis, labelled with plain numbers.
 
-    Labels stand at powers of ten, or at 1, 2, 5 where the values span few of them.
+    Labels stand at powers of ten, or also between them where the values span few: at 2 and 5, or
+    at 3 where those would crowd.
     """
     numbers = np.asarray(values, dtype=float)
     numbers = numbers[np.isfinite(numbers) & (numbers > 0)]
     low, high = (numbers.min(), numbers.max()) if len(numbers) else (0.1, 1.0)
     decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     every = -(-len(decades) // 7)
-    steps = [1.0] if len(decades) > 4 else [1.0, 2.0, 5.0]
-    ticks = [step * 10.0**decade for decade in decades[::every] for step in steps]
+    between = [1.0] if len(decades) > 4 else [1.0, 2.0, 5.0]
+    ticks = [step * 10.0**decade for decade in decades[::every] for step in between]
+    if len(between) > 1 and sum(low <= tick <= high for tick in ticks) > 7:
+        ticks = [step * 10.0**decade for decade in decades[::every] for step in (1.0, 3.0)]
     labels = [f"{tick:g}" if 1e-3 <= tick < 1e4 else _power(tick) for tick in ticks]
     return axis(title, type="log", tickvals=ticks, ticktext=labels, **settings)
 

@@ -9,7 +9,6 @@ from xarray import Dataset
 from spinscape.report.figures.traces import (
     BLUE,
     GREEN,
-    GREY,
     INK,
     ORANGE,
     PURPLE,
@@ -70,11 +69,30 @@ def draw_walks(parts: Parts) -> list[Drawing]:
     )
     caption = (
         f"{walkers}. Thick lines are medians, shaded bands hold the middle 80 % of walkers, "
-        "thin lines are single walkers."
+        f"thin lines are single walkers.{_apart(walks)}"
     )
     named = {_LOOK[name][0]: walk for name, walk in walks.items()}
     drawn = [Drawing("walks", tuple(panels), caption, *_table(walks))]
     return drawn + draw_relaxation(named) + draw_memory(named)
+
+
+def _apart(walks: dict[str, Dataset]) -> str:
+    """Which walks the panels show elsewhere than at their start, or do not show."""
+    away = [
+        _LOOK[name][0]
+        for name, walk in walks.items()
+        if name in _COMPARED and float(walk["displacement"].isel(step=0).max()) > 0
+    ]
+    words = ""
+    if away:
+        names = " and ".join(away)
+        words = f" Steps of {names} walkers are counted after a burn-in, which led away already."
+    if _UNITS in walks:
+        words += (
+            " Single-unit walkers change one hidden unit a step, so that their steps do not "
+            "compare: they stand in the next figure and in the table."
+        )
+    return words
 
 
 def _read(walk: Dataset, name: str) -> _Array:
@@ -85,13 +103,21 @@ def _steps(walk: Dataset) -> _Array:
     return walk["step"].values.astype(float)
 
 
-def _fan(x: _Array, values: _Array, name: str, colour: str, *, dash: str = "solid") -> list[Trace]:
+def _fan(
+    x: _Array,
+    values: _Array,
+    name: str,
+    colour: str,
+    *,
+    dash: str = "solid",
+    opacity: float = 0.55,
+) -> list[Trace]:
     """Median, the band of the middle 80 %, and five walkers."""
     low, middle, high = np.nanquantile(values, [0.1, 0.5, 0.9], axis=0)
     some = values[thinned(len(values), 5)]
     return [
         band(x, low, high, f"middle 80 % of {name} walkers", colour),
-        bundle(x, some, f"single {name} walkers", colour, opacity=0.55),
+        bundle(x, some, f"single {name} walkers", colour, opacity=opacity),
         line(x, middle, f"median, {name}", colour, dash=dash, hover="step %{x}: %{y:.3g}"),
     ]
 
@@ -148,7 +174,9 @@ def _energy(walk: Dataset) -> Panel:
 
 def _temperature(walk: Dataset) -> str:
     temperature = walk.attrs.get("temperature")
-    return "" if temperature is None else f" at temperature {number(float(temperature))}"
+    if temperature is None:
+        return ""
+    return f" at temperature {number(float(temperature)).replace(' ', chr(0xA0))}"
 
 
 def _below_threshold(walk: Dataset) -> Panel:
@@ -164,10 +192,10 @@ def _below_threshold(walk: Dataset) -> Panel:
         "Loss of walkers that may not exceed a threshold, above its value at the start and as a "
         f"fraction of the threshold's: median {last} after {steps[-1]:.0f} steps. In a bowl of d "
         "dimensions it would stay at d/(d + 2).",
-        (*_fan(steps[at], height[:, at], "threshold", GREEN, dash="dashdot"), law),
+        (*_fan(steps[at], height[:, at], "threshold", GREEN, dash="dashdot", opacity=0.25), law),
         {
             "xaxis": axis("Steps made", rangemode="tozero"),
-            "yaxis": axis("Rise of the loss over the largest allowed", rangemode="tozero"),
+            "yaxis": axis("Rise of the loss over the largest allowed"),
         },
         height=340,
     )
@@ -223,7 +251,7 @@ def _displacement(walks: dict[str, Dataset]) -> Panel:
         f"medians at the end: {', '.join(words)}.",
         tuple(traces),
         {
-            "xaxis": log_axis("Steps made", steps[at]),
+            "xaxis": log_axis("Steps made", np.concatenate([trace["x"] for trace in traces])),
             "yaxis": log_axis(label, np.concatenate([trace["y"] for trace in traces])),
         },
         height=340,
@@ -233,7 +261,7 @@ def _displacement(walks: dict[str, Dataset]) -> Panel:
 def _diffusion(steps: _Array, middle: _Array) -> Trace:
     """Square-root law of a walk that nothing holds back, through the first point."""
     law = middle[0] * np.sqrt(steps / steps[0])
-    return line(steps, law, "square root of steps (nothing holds back)", GREY, dash="dot", width=2)
+    return line(steps, law, "square root of steps (nothing holds back)", INK, dash="dot", width=2)
 
 
 def _overlap(walks: dict[str, Dataset]) -> Panel:
@@ -255,7 +283,7 @@ def _overlap(walks: dict[str, Dataset]) -> Panel:
         f"medians at the end: {', '.join(words)}.",
         tuple(traces),
         {
-            "xaxis": log_axis("Steps made", steps[at]),
+            "xaxis": log_axis("Steps made", np.concatenate([trace["x"] for trace in traces])),
             "yaxis": axis("Overlap with the start"),
         },
         height=340,
@@ -268,9 +296,12 @@ def _table(walks: dict[str, Dataset]) -> tuple[tuple[str, ...], tuple[tuple[str,
         name = _LOOK[part][0]
         energy, steps = _read(walk, "energy"), _steps(walk)
         rows.append((f"{name}: steps made", f"{steps[-1]:,.0f}", ""))
-        rows.append((f"{name}: loss at the start", *spread(energy[:, 0])))
+        away = float(walk["displacement"].isel(step=0).max()) > 0
+        first = "after the burn-in" if away else "at the start"
+        rows.append((f"{name}: loss {first}", *spread(energy[:, 0])))
         rows.append((f"{name}: loss at the end", *spread(energy[:, -1])))
-        rows.append((f"{name}: rise of the loss", *spread(energy[:, -1] - energy[:, 0])))
+        since = " since the burn-in" if away else ""
+        rows.append((f"{name}: rise of the loss{since}", *spread(energy[:, -1] - energy[:, 0])))
         law = _law(walk)
         if law is not None:
             rows.append((f"{name}: rise foretold by the curvature (mean)", number(law[-1]), ""))
