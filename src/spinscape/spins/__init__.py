@@ -1,0 +1,1 @@
+"""Spin models of networks: replica theory, TAP, phases, Monte Carlo, spectra."""
