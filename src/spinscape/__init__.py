@@ -13,7 +13,7 @@ torch.Size([2])
 
 from importlib.metadata import version
 
-from spinscape import glass
+from spinscape import glass, spins
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import datasets, models, symmetry
 from spinscape.nets.populations import population
@@ -38,6 +38,7 @@ __all__ = [
     "points",
     "population",
     "reproduce",
+    "spins",
     "symmetry",
     "train",
 ]

@@ -8,9 +8,11 @@ widths N_0..N_L, H = −Σ_k Σ_ij J^(k)_ij σ_i^(k−1) σ_j^(k), with J^(k) th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -212,7 +214,7 @@ class SpinModel:
     def places(self) -> tuple[slice, ...]:
         """Where each layer's spins stand in a configuration."""
         ends = np.cumsum((0, *self.widths))
-        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+        return tuple(slice(int(a), int(b)) for a, b in pairwise(ends))
 
     @cached_property
     def squares(self) -> SpinModel:
@@ -286,7 +288,8 @@ class SpinModel:
         def product(x: np.ndarray) -> np.ndarray:
             return host.product(torch.from_numpy(np.ascontiguousarray(x.T, float))).numpy().T
 
-        return LinearOperator((self.n, self.n), product, product, product, product, dtype=float)
+        makes: Any = LinearOperator
+        return makes((self.n, self.n), product, product, product, product, dtype=float)
 
     def dense_bonds(self) -> Float[Tensor, "N N"]:
         """The same as a tensor of N² numbers.
@@ -311,10 +314,8 @@ class SpinModel:
             bonds[after, before] = coupling.mT
         return bonds
 
-    def _mapped(self, function: object, *, fields: bool = True) -> SpinModel:
+    def _mapped(self, call: Callable[[Tensor], Tensor], *, fields: bool = True) -> SpinModel:
         model = SpinModel.__new__(SpinModel)
-        call = function
-        assert callable(call)
         model.layers = tuple(call(layer) for layer in self.layers)
         model.matrix = None if self.matrix is None else call(self.matrix)
         model.widths = self.widths

@@ -73,7 +73,7 @@ def permuted(layers: Sequence[Tensor], seed: int) -> list[Tensor]:
 
 def permuted_pairs(matrix: Float[Tensor, "n n"], seed: int) -> Float[Tensor, "n n"]:
     """A symmetric matrix with its pairs at random places."""
-    rows, columns = torch.triu_indices(*matrix.shape, offset=1, device=matrix.device)
+    rows, columns = torch.triu_indices(len(matrix), len(matrix), offset=1, device=matrix.device)
     pairs = _shuffled(matrix[rows, columns], np.random.default_rng(seed))
     result = torch.zeros_like(matrix)
     result[rows, columns] = pairs

@@ -24,7 +24,7 @@ def streams(seed: np.random.SeedSequence, chains: int) -> np.ndarray:
 
 
 @_compiled
-def _bits(state, out):
+def _bits(state: np.ndarray, out: np.ndarray) -> None:
     """Sixteen random words, one of each stream."""
     for lane in range(LANES):
         s0 = state[0, lane]
@@ -48,7 +48,7 @@ def _bits(state, out):
 
 
 @_compiled
-def _logistic(words, out):
+def _logistic(words: np.ndarray, out: np.ndarray) -> None:
     """Logistic numbers from sixteen words; ln from the exponent and an odd series, to 3e−7."""
     for lane in range(LANES):
         word = words[lane]
@@ -56,7 +56,9 @@ def _logistic(words, out):
         ratio = np.float32((np.float32(2.0) - v) / v)
         bits = ratio.view(np.uint32)
         # m in [1/sqrt 2, sqrt 2): the exponent is that of ratio * sqrt 2, rounded down
-        exponent = np.int32(np.uint32(bits + np.uint32(0x004AFB0D)) >> np.uint32(23)) - np.int32(127)
+        exponent = np.int32(np.uint32(bits + np.uint32(0x004AFB0D)) >> np.uint32(23)) - np.int32(
+            127
+        )
         m = np.uint32(bits - np.uint32(np.uint32(exponent) << np.uint32(23))).view(np.float32)
         t = (m - np.float32(1.0)) / (m + np.float32(1.0))
         tt = t * t
@@ -68,7 +70,7 @@ def _logistic(words, out):
 
 
 @_compiled
-def logistic(state, out):
+def logistic(state: np.ndarray, out: np.ndarray) -> None:
     """Fill ``out [chain, n]`` with logistic numbers, and advance the streams of each chain."""
     words = np.empty(LANES, np.uint32)
     noise = np.empty(LANES, np.float32)
@@ -81,7 +83,9 @@ def logistic(state, out):
 
 
 @_compiled
-def settle_block(fields, doubled_beta, spins, state):
+def settle_block(
+    fields: np.ndarray, doubled_beta: np.ndarray, spins: np.ndarray, state: np.ndarray
+) -> None:
     """Draw spins that do not see one another, ``spins [chain, n]``, given their fields.
 
     Parameters
@@ -107,7 +111,13 @@ def settle_block(fields, doubled_beta, spins, state):
 
 
 @_compiled
-def settle_one_by_one(couplings, fields, doubled_beta, spins, state):
+def settle_one_by_one(
+    couplings: np.ndarray,
+    fields: np.ndarray,
+    doubled_beta: np.ndarray,
+    spins: np.ndarray,
+    state: np.ndarray,
+) -> int:
     """One sweep of single flips in the order of the spins, the fields of all kept up to date.
 
     Parameters

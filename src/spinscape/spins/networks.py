@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ def of_checkpoint(path: Path, module: nn.Module | None) -> list[Tensor]:
     if module is not None:
         return of_point(module, WeightSpace(module).read(path), biases=False)[0]
     found = _matrices(_unwrapped(read_checkpoint(path)), path)
-    for (before, first), (after, second) in zip(found[:-1], found[1:], strict=True):
+    for (before, first), (after, second) in pairwise(found):
         if second.shape[1] != first.shape[0]:
             raise ValueError(
                 f"checkpoint {path}: {after!r} takes {second.shape[1]} inputs, but {before!r} has "
@@ -92,7 +93,7 @@ def _foreign(part: nn.Module) -> str:
     return ""
 
 
-def _fields(weights: list[Tensor], biases: list[Tensor | None]) -> Tensor:
+def _fields(weights: list[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
     inputs = weights[0].new_zeros(weights[0].shape[1])
     rest = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
     return torch.cat([inputs, *rest])

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from spinscape.glass.records import labelled, provenance
+from spinscape.spins.arguments import check_model, check_whole
 from spinscape.spins.couplings import SpinModel
 from spinscape.spins.stability import Paramagnet, Touch, stability_scan
 
@@ -59,13 +60,8 @@ def phase(model: SpinModel, *, permutations: int = 4, seed: int = 0) -> xr.Datas
     >>> str(found.kind.values)
     'glass'
     """
-    if not isinstance(model, SpinModel):
-        raise TypeError(
-            f"model: expected a SpinModel, got {type(model).__name__}; "
-            "SpinModel.from_module(module) reads a network"
-        )
-    if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 0:
-        raise ValueError(f"permutations={permutations!r}: expected a whole number, 0 or more")
+    check_model(model)
+    check_whole(0, permutations=permutations)
     paramagnet = Paramagnet(model, seed)
     found = stability_scan(paramagnet)
     nulls = [_of_null(model, seed, k) for k in range(permutations)]

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from spinscape.glass.records import labelled, provenance
+from spinscape.spins.arguments import temperatures_of
 from spinscape.spins.ensembles import per_layer
 
 __all__ = ["critical_temperature", "flip_stable_states", "replica_symmetric"]
@@ -100,7 +101,7 @@ def replica_symmetric(
     ValueError
         Temperatures that are not positive, or J0 for a layered model.
     """
-    heats = _temperatures(temperatures)
+    heats = temperatures_of(temperatures)
     shares, S = _glass(widths, C)
     if J0 and widths is not None:
         raise ValueError(f"J0={J0}: only for the Sherrington-Kirkpatrick model, widths=None")
@@ -173,21 +174,21 @@ def flip_stable_states(
 def _saddle(
     beta: Float[np.ndarray, "t 1"], S: Float[np.ndarray, "l l"], J0: float
 ) -> tuple[Float[np.ndarray, "t l"], Float[np.ndarray, "t"]]:
-    """Iterate from full order down; Anderson-free, but squared every few steps by Aitken."""
+    """Iterate from full order down; every third step extrapolates the three before it."""
     q, m = np.ones((len(beta), len(S))), np.ones(len(beta))
-    for step in range(20_000):
+    history = [(q, m)]
+    for _ in range(20_000):
         x = beta[..., None] * (np.sqrt(q @ S.T)[..., None] * Z + J0 * m[:, None, None])
         tanh = np.tanh(x)
-        moved, ordered = tanh**2 @ DZ, (tanh @ DZ)[:, 0]
-        if J0 == 0:
-            ordered = np.zeros_like(m)
-        change = max(np.abs(moved - q).max(), np.abs(ordered - m).max())
-        if step % 3 == 2:  # two plain steps before: extrapolate what shrinks geometrically
-            moved, ordered = _aitken(before[0], q, moved), _aitken(before[1], m, ordered)
-        before = (q, m)
-        q, m = moved, ordered
+        moved = tanh**2 @ DZ, (tanh @ DZ)[:, 0] if J0 else np.zeros_like(m)
+        change = max(np.abs(new - old).max() for new, old in zip(moved, (q, m), strict=True))
+        history.append(moved)
+        q, m = moved
         if change < 1e-13:
             break
+        if len(history) == 3:
+            q, m = (_aitken(*three) for three in zip(*history, strict=True))
+            history = [(q, m)]
     return np.where(q < 1e-10, 0.0, q), np.where(np.abs(m) < 1e-10, 0.0, m)
 
 
@@ -229,12 +230,3 @@ def _widths(widths: Sequence[int]) -> Float[np.ndarray, "l"]:
     if sizes.ndim != 1 or len(sizes) < 2 or (sizes < 1).any() or (sizes % 1).any():
         raise ValueError(f"widths={widths!r}: expected two or more whole numbers of spins, ≥ 1")
     return sizes
-
-
-def _temperatures(temperatures: ArrayLike) -> Float[np.ndarray, "t"]:
-    heats = np.atleast_1d(np.asarray(temperatures, dtype=float))
-    bad = heats[~((heats > 0) & np.isfinite(heats))]
-    if heats.ndim != 1 or not len(heats) or len(bad):
-        told = f"got {bad[0]}" if len(bad) else f"got shape {heats.shape}"
-        raise ValueError(f"temperatures: expected positive numbers, {told}")
-    return heats

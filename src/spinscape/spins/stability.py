@@ -13,14 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.optimize import brentq, minimize_scalar
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 from spinscape.spins.couplings import SpinModel
+from spinscape.spins.lanczos import extreme
 
 __all__ = ["Paramagnet", "Touch", "stability_scan"]
-
-SMALL = 32
-"""Spins up to which the matrix is diagonalised whole."""
 
 RATIO = 1.13
 """Between neighbouring β of the first scan, which only brackets."""
@@ -71,13 +68,15 @@ class Paramagnet:
     def lowest(self, beta: float) -> tuple[float, Float[np.ndarray, "N"]]:
         """Smallest eigenvalue of A(β) and its vector; the vector starts the next search."""
         diagonal = 1 + beta**2 * self.variances
-        value, vector = self._extreme(lambda x: diagonal * x - beta * self.product(x), "SA")
+        value, vector = extreme(
+            lambda x: diagonal * x - beta * self.product(x), self.n, "smallest", start=self._start
+        )
         self._start = vector
         return value, vector
 
     def largest_coupling(self) -> float:
         """λ_max(J): the T_c of naive mean field, always above the true one."""
-        return self._extreme(self.product, "LA")[0]
+        return extreme(self.product, self.n, "largest", start=self._start)[0]
 
     def onset(self) -> float:
         """√ρ of the matrix of squared couplings: T below which variances make m = 0 unstable."""
@@ -91,20 +90,6 @@ class Paramagnet:
                 break
             radius = grown
         return float(grown**0.25)
-
-    def _extreme(
-        self, product: Callable[[np.ndarray], np.ndarray], which: str
-    ) -> tuple[float, Float[np.ndarray, "N"]]:
-        if self.n <= SMALL:
-            matrix = np.stack([product(row) for row in np.eye(self.n)])
-            values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-            place = 0 if which == "SA" else -1
-            return float(values[place]), vectors[:, place]
-        operator = LinearOperator(
-            (self.n, self.n), matvec=lambda x: product(x.ravel()), dtype=float
-        )
-        values, vectors = eigsh(operator, 1, which=which, tol=1e-6, v0=self._start)
-        return float(values[0]), vectors[:, 0]
 
 
 @dataclass(frozen=True)

@@ -183,8 +183,10 @@ def sweeps_of(model: SpinModel) -> LayeredSweeps | DenseSweeps:
 
 @contextmanager
 def products_in(precision: str) -> Iterator[None]:
-    """Let float32 products run in bfloat16 with float32 sums, which is exact for ±1 and couplings
-    that are bfloat16 numbers; the setting of the process is put back.
+    """Let float32 products run in bfloat16 with float32 sums.
+
+    That is exact for ±1 and couplings that are bfloat16 numbers. The setting of the process is put
+    back.
     """
     before = torch.get_float32_matmul_precision()
     try:
@@ -217,4 +219,3 @@ def _signs(pull: Tensor) -> Tensor:
 
 def _on_cpu(model: SpinModel) -> bool:
     return model.device.type == "cpu" and model.dtype in (torch.float32, torch.float64)
-

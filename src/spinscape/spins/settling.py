@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats
@@ -73,7 +76,7 @@ def equilibration(
     both = np.isfinite(gap)
     passed &= ~both | (np.abs(gap) <= largest_z * gap_error + 1e-12)
     result = samples.assign_coords(quantity=list(quantities))
-    named = {
+    named: dict[str, tuple[Any, np.ndarray, str, str]] = {
         "rhat": (("quantity", "temperature"), rhat, "rank-normalised split R-hat", "1"),
         "ess": (("quantity", "temperature"), ess, "effective sample size", "1"),
         "energy_bins": (("temperature", "bin"), bins, "energy over time bins", "weights"),
@@ -122,7 +125,7 @@ def _log_bins(
     length = energy.shape[-1]
     edges = [0, *(length >> k for k in range(BINS - 1, 0, -1)), length]
     means, errors = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         part = energy[..., low:high]
         means.append(part.mean((1, 2)))
         errors.append(_standard_errors(part))
