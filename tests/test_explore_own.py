@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import spinscape as ss
 from spinscape.nets.initialisation import initial_points
-from spinscape.studies import exploration
+from spinscape.studies import conducting, exploration
 from tiny_study import DATA, GIVEN, NETS, OWN, PROTOCOLS, TINY, checkpoints, spoken, toml, written
 
 
@@ -217,11 +217,11 @@ class Scaled(nn.Module):
 """
     )
     source = written(tmp_path, "more.py", code)
-    study = exploration.study_of(exploration.Study, "digits", model=f"{source}:quiet", **OWN)
+    study = conducting.study_of(exploration.Study, "digits", model=f"{source}:quiet", **OWN)
     begun = initial_points(study.module, [0, 1], study.source.init)
     assert begun[:, 256:260].abs().max() == 0
     assert not torch.equal(begun[0], begun[1])
-    study = exploration.study_of(exploration.Study, "digits", model=f"{source}:Scaled", **OWN)
+    study = conducting.study_of(exploration.Study, "digits", model=f"{source}:Scaled", **OWN)
     assert initial_points(study.module, [0], study.source.init).isfinite().all()
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from spinscape.nets.populations import population
 from spinscape.nets.training import train
-from spinscape.studies.exploration import Study, study_of
+from spinscape.studies.conducting import study_of
+from spinscape.studies.exploration import Study
 
 MNIST = Path(__file__).parent / "data" / "mnist10k.npz"
 

@@ -21,6 +21,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from spinscape.nets.activations import Sign
+
 __all__ = ["ELEMENTWISE", "PASSIVE", "NotAChain", "chain_of", "places_of", "read_chain"]
 
 Named = tuple[str, nn.Module]
@@ -30,6 +32,7 @@ ELEMENTWISE = (
     *PASSIVE,
     *(nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.SELU, nn.CELU),
     *(nn.Softplus, nn.Softsign, nn.Mish, nn.ReLU6, nn.Hardtanh, nn.LogSigmoid, nn.Hardswish),
+    Sign,
 )
 LAYERS = (nn.Linear, nn.Flatten, *ELEMENTWISE)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spinscape.nets.weightspace import WeightSpace
 
-__all__ = ["initial_points"]
+__all__ = ["initial_points", "kaiming_normal"]
 
 
 def initial_points(
@@ -48,6 +48,18 @@ def initial_points(
                 init(template, generator)
             points[k] = space.point(template).detach()
     return points
+
+
+def kaiming_normal(module: nn.Module, generator: torch.Generator) -> None:
+    """Weights from N(0, 2 / fan-in), biases zero: an `init` for `initial_points` and `train`.
+
+    He, Zhang, Ren and Sun 2015, arXiv 1502.01852.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def _reset(part: nn.Module) -> None:

@@ -18,6 +18,8 @@ __all__ = [
     "Custom",
     "Loss",
     "MeanSquare",
+    "Scaled",
+    "SquaredHinge",
     "are_labels",
     "error_rate",
     "judge",
@@ -61,7 +63,8 @@ def loss_of(loss: str | LossFunction | Loss) -> Loss:
     Parameters
     ----------
     loss
-        ``"cross_entropy"`` (integer labels, in nats), ``"mse"`` (the mean over samples and
+        ``"cross_entropy"`` (integer labels, in nats), ``"squared_hinge"`` (integer labels, squared
+        multi-class), ``"mse"`` (the mean over samples and
         outputs of the squared difference, as ``torch.nn.functional.mse_loss``; integer labels
         become one-hot rows), or a callable ``f(outputs [B, ...], y [B, ...])`` that returns the
         mean over the samples as a scalar.
@@ -130,6 +133,65 @@ class MeanSquare(Loss):
         difference = outputs - _targets(outputs, y, own)
         value = difference.square().flatten(1).mean(1)
         return value, difference.mul_(2 / outputs[0].numel())
+
+
+class SquaredHinge(Loss):
+    """Mean over samples of Σ_{j≠y} max(0, 1 − ŷ_y + ŷ_j)², the squared multi-class hinge."""
+
+    name = "squared_hinge"
+
+    def value(self, outputs: Tensor, y: Tensor, *, own: bool | None = None) -> Tensor:
+        """Mean loss per sample of every point (differentiable)."""
+        return self._margins(outputs, y, own)[0].square().sum(1).mean(1)
+
+    def output_gradient(
+        self, outputs: Tensor, y: Tensor, *, own: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Value, and its derivative with respect to the outputs."""
+        margins, place = self._margins(outputs, y, own)
+        value = margins.square().sum(1).mean(1)
+        gradient = margins.mul_(2 / place.shape[1])
+        gradient.flatten(1).scatter_(1, place, -gradient.sum(1))
+        return value, gradient.unflatten(2, outputs.shape[1:-1]).movedim(1, -1)
+
+    def _margins(
+        self, outputs: Tensor, y: Tensor, own: bool | None
+    ) -> tuple[Float[Tensor, "P C S"], Int[Tensor, "P S"]]:
+        """max(0, 1 − ŷ_y + ŷ_j), zero at the label."""
+        place = _at_labels(outputs, y, own)
+        columns = _columns(outputs)
+        at_label = columns.flatten(1).gather(1, place).unsqueeze(1)
+        margins = (1 - at_label + columns).clamp(min=0)
+        zeros = torch.zeros_like(place, dtype=margins.dtype)
+        return margins.flatten(1).scatter(1, place, zeros).view(margins.shape), place
+
+
+class Scaled(Loss):
+    """Another loss of the outputs times a factor: large factors make learning lazy.
+
+    Chizat, Oyallon and Bach 2019, arXiv 1812.07956; their learning rate is that over factor².
+    """
+
+    def __init__(self, loss: Loss, factor: float) -> None:
+        self.loss, self.factor = loss, factor
+        self.name = f"{loss.name} of {factor:g} × outputs"
+
+    def value(self, outputs: Tensor, y: Tensor, *, own: bool | None = None) -> Tensor:
+        """Mean loss per sample of every point (differentiable)."""
+        return self.loss.value(outputs * self.factor, y, own=own)
+
+    def output_gradient(
+        self, outputs: Tensor, y: Tensor, *, own: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Value, and its derivative with respect to the outputs."""
+        value, gradient = self.loss.output_gradient(outputs * self.factor, y, own=own)
+        return value, gradient.mul_(self.factor)
+
+    def value_and_error(
+        self, outputs: Tensor, y: Tensor, *, own: bool | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Value and error rate."""
+        return self.loss.value_and_error(outputs * self.factor, y, own=own)
 
 
 class Custom(Loss):
@@ -270,4 +332,8 @@ def _targets(outputs: Tensor, y: Tensor, own: bool | None) -> Tensor:
     return targets.to(outputs.dtype)
 
 
-_NAMED: dict[str, type[Loss]] = {"cross_entropy": CrossEntropy, "mse": MeanSquare}
+_NAMED: dict[str, type[Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "mse": MeanSquare,
+    "squared_hinge": SquaredHinge,
+}

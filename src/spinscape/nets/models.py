@@ -9,6 +9,8 @@ from numbers import Integral
 import torch
 from torch import nn
 
+from spinscape.nets.activations import Sign
+
 __all__ = ["ACTIVATIONS", "cnn", "mlp"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -17,6 +19,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "gelu": nn.GELU,
     "sigmoid": nn.Sigmoid,
+    "sign": Sign,
     "identity": nn.Identity,
 }
 
@@ -41,7 +44,7 @@ def mlp(
         Width of every hidden layer, first to last; `[]` is a linear model.
     outputs : int
         Number of outputs: one logit a class.
-    activation : {"relu", "leaky_relu", "tanh", "gelu", "sigmoid", "identity"}
+    activation : {"relu", "leaky_relu", "tanh", "gelu", "sigmoid", "sign", "identity"}
         The keys of `ACTIVATIONS`.
     bias : bool
         Whether every linear layer has a bias.

@@ -63,7 +63,8 @@ def tap(
         ``m [solution, spin]``, ``free_energy``, ``q`` (Σm²/N), ``curvature`` (smallest eigenvalue
         of the scaled Hessian), ``plefka`` and ``hits [solution, solver]`` of the accepted
         solutions other than m = 0, one of each ± pair, lowest F first; ``overlap [solution,
-        other]``, cosines; ``outcome [solver, start]``; ``count [solver, outcome]``;
+        other]``, cosines; ``ends_overlap [end, other_end]`` of all ends that were accepted, signs
+        kept; ``outcome [solver, start]``; ``count [solver, outcome]``;
         ``free_energy_of_m0``, ``m0_accepted``.
 
     Raises
@@ -101,7 +102,7 @@ def tap(
         ]
     ).reshape(len(firsts), len(solvers))
     kept = solutions[torch.from_numpy(good)]
-    unit = kept / kept.norm(dim=1, keepdim=True)
+    accepted = m[torch.from_numpy(outcomes.reshape(-1) == OUTCOMES[0])]
     zero = torch.zeros(model.n, dtype=torch.float64)
     settled = float(equations.residual(zero)) < RESIDUAL
     stable = settled and equations.least_curvature(zero) > 0 and equations.plefka(zero) >= 0
@@ -117,7 +118,8 @@ def tap(
             "curvature": labelled("solution", curvature[good], "least curvature, scaled"),
             "plefka": labelled("solution", plefka[good], "Plefka's 1 − β²ρ"),
             "hits": labelled(("solution", "solver"), hits[good], "starts that came there"),
-            "overlap": labelled(("solution", "other"), unit @ unit.mT, "cosine of solutions"),
+            "overlap": labelled(("solution", "other"), _cosines(kept), "cosine of solutions"),
+            "ends_overlap": labelled(("end", "other_end"), _cosines(accepted), "cosine of ends"),
             "outcome": labelled(("solver", "start"), outcomes, "what became of a start"),
             "count": labelled(("solver", "outcome_kind"), np.array(counts), "starts by outcome"),
             "free_energy_of_m0": labelled(
@@ -148,8 +150,7 @@ def _distinct(
     members = np.full(len(m), -1)
     found = torch.nonzero(wanted).flatten()
     order = found[torch.argsort(equations.free_energy(m[found]), stable=True)]
-    unit = m[order] / m[order].norm(dim=1, keepdim=True)
-    cosine = unit @ unit.mT
+    cosine = _cosines(m[order])
     alike = (cosine.abs() if flips else cosine) > same
     firsts: list[int] = []
     left = torch.ones(len(order), dtype=torch.bool)
@@ -160,6 +161,11 @@ def _distinct(
             firsts.append(int(order[k]))
             left &= ~group
     return torch.tensor(firsts, dtype=torch.long), members
+
+
+def _cosines(m: Float[Tensor, "end N"]) -> Float[Tensor, "end end"]:
+    unit = m / m.norm(dim=1, keepdim=True)
+    return unit @ unit.mT
 
 
 def _outcomes(

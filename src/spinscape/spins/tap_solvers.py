@@ -19,7 +19,7 @@ from spinscape.spins.tap_equations import TapEquations
 __all__ = ["SOLVERS", "TOLERANCE"]
 
 TOLERANCE = 1e-9
-ITERATIONS = 4000
+ITERATIONS = 1500
 DESCENTS = 600
 CHECKED = 20
 NEAR = TOLERANCE
@@ -71,7 +71,7 @@ def minimise(equations: TapEquations, m: Starts) -> Starts:
     contracts.
     """
     lowest = _descended(equations, torch.atanh(m.clamp(-0.999, 0.999)))
-    return damped(equations, torch.tanh(lowest), ITERATIONS // 2)
+    return damped(equations, torch.tanh(lowest), ITERATIONS)
 
 
 def _iterated(

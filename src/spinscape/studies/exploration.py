@@ -1,15 +1,13 @@
 """`explore`: train a population and put the four questions of arXiv 2407.20724 to it."""
 
-import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import xarray as xr
@@ -30,12 +28,12 @@ from spinscape.nets.weightspace import WeightSpace
 from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding
 from spinscape.store import Run
-from spinscape.store.durable import writing
+from spinscape.studies.conducting import TRAINING, Conducted, Progress, conduct, study_of
 from spinscape.studies.hyper import rugged_cells
-from spinscape.studies.presets import PRESETS, ExploreSettings, settings_of
-from spinscape.studies.sources import DataLike, Source, source_of
+from spinscape.studies.presets import PRESETS, ExploreSettings
+from spinscape.studies.sources import DataLike
 
-__all__ = ["CHUNK", "WALKERS", "Study", "Walkers", "conduct", "explore", "study_of"]
+__all__ = ["CHUNK", "TRAINING", "WALKERS", "Study", "Walkers", "explore"]
 
 CHUNK = 32
 """Replicas trained as one piece; fixed, so that no number depends on the workers."""
@@ -43,13 +41,8 @@ CHUNK = 32
 WALKERS = 8
 """Walkers in one piece; likewise."""
 
-TRAINING = ("replicas", "epochs", "batch_size", "learning_rate", "momentum", "weight_decay")
-"""Settings that mean nothing where networks are given."""
-
 LEAST_ROUNDINGS = 50
 """Temperatures below so many rounding errors of the loss are walked in double precision."""
-
-Progress = Callable[[str, int, int], None]
 
 
 def explore(
@@ -114,58 +107,6 @@ def explore(
     return conduct(study, preset, out)
 
 
-def conduct(study: "Study", preset: str, out: str | os.PathLike[str] | None) -> Run:
-    """Run all parts of a study that are not there yet, and draw its page."""
-    from spinscape.report.page import write
-
-    configuration = study.configuration(preset)
-    path = Path(out) if out is not None else _default_path(study.name, configuration)
-    with Run.open(path, configuration, study=study.name) as run:
-        study.population(run)
-        for protocol, part in study.protocols.items():
-            run.add_findings(protocol, part(run))
-        with writing(run.path / "page.html"):
-            write(run)
-    return run
-
-
-S = TypeVar("S", bound="Study")
-
-
-def study_of(
-    kind: type[S],
-    data: DataLike = "digits",
-    *,
-    preset: str = "quick",
-    seed: int = 0,
-    model: str | nn.Module | None = None,
-    checkpoints: str | Sequence[str | Path] | None = None,
-    **settings: Any,
-) -> S:
-    """Check the arguments of a study, load data and network, and compute nothing."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"seed={seed!r}: expected a whole number, 0 or more")
-    for name in ("width", "hyper_widths"):
-        if model is not None and settings.get(name) is not None:
-            raise ValueError(f"{name}={settings[name]!r}: the model given has its own width")
-    for name in TRAINING if checkpoints is not None else ():
-        if settings.get(name) is not None:
-            raise ValueError(
-                f"{name}={settings[name]!r}: nothing is trained, checkpoints are given"
-            )
-    chosen = settings_of(preset, kind.presets, **settings)
-    source = source_of(
-        data, seed=seed, limit=chosen.sample_limit or None, model=model, checkpoints=checkpoints
-    )
-    return kind(source, chosen, seed)
-
-
-def _default_path(study: str, configuration: dict[str, Any]) -> Path:
-    key = hashlib.sha256(repr(configuration).encode()).hexdigest()[:8]
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", configuration["data"]).strip("-.") or "data"
-    return Path("runs") / f"{study}-{name}-{configuration['preset']}-{key}"
-
-
 class Walkers(NamedTuple):
     """Walkers of one kind: where each starts, at which solution that is, and how they walk."""
 
@@ -185,17 +126,13 @@ class Walkers(NamedTuple):
 
 
 @dataclass
-class Study:
+class Study(Conducted):
     """One exploration: which parts there are, how each is computed, and what it found."""
 
     name: ClassVar[str] = "explore"
     presets: ClassVar[Mapping[str, ExploreSettings]] = PRESETS
 
-    source: Source
     settings: ExploreSettings
-    seed: int
-    workers: Workers = field(default_factory=Workers)
-    progress: Progress | None = None
 
     @cached_property
     def module(self) -> nn.Module:
@@ -248,16 +185,6 @@ class Study:
                 f"which hidden units may be exchanged is not known here: {unknown}",
             )
         return reasons
-
-    def configuration(self, preset: str) -> dict[str, Any]:
-        """Everything that decides the numbers, for the run's configuration."""
-        return {
-            "preset": preset,
-            "seed": self.seed,
-            **self.source.configuration(),
-            "left_out": self.left_out,
-            "settings": asdict(self.settings),
-        }
 
     def recipe(self) -> dict[str, Any]:
         """How the population is trained."""
@@ -414,14 +341,6 @@ class Study:
                 f"and {least} are needed; lower learning_rate or raise replicas"
             )
         return kept
-
-    def _compute(self, run: Run, name: str, cells: Mapping[str, Callable[[], xr.Dataset]]) -> None:
-        self._report(name, 0, len(cells))  # so that the first piece, which may be long, is seen
-        run.parts(cells, workers=self.workers, progress=partial(self._report, name))
-
-    def _report(self, name: str, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(name, done, total)
 
 
 def _chunks(count: int, size: int) -> list[range]:

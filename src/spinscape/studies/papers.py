@@ -5,13 +5,14 @@ from typing import Any
 
 from spinscape.clusters import Workers
 from spinscape.store import Run
-from spinscape.studies.exploration import Progress, Study, conduct, study_of
+from spinscape.studies.barney2024 import Barney2024
+from spinscape.studies.conducting import Conducted, Progress, conduct, study_of
 from spinscape.studies.liao2024 import Liao2024
 from spinscape.studies.sources import DataLike
 
 __all__ = ["PAPERS", "reproduce"]
 
-PAPERS: dict[str, type[Study]] = {"liao2024": Liao2024}
+PAPERS: dict[str, type[Conducted]] = {"liao2024": Liao2024, "barney2024": Barney2024}
 
 
 def reproduce(
@@ -31,12 +32,13 @@ def reproduce(
 
     Parameters
     ----------
-    paper : {"liao2024"}
-        arXiv 2407.20724.
+    paper : {"liao2024", "barney2024"}
+        arXiv 2407.20724, or 2408.06421.
     data, preset, seed, out, workers, backend, address, progress
         As in `explore`; the same call resumes.
     **settings
-        Any field of the paper's settings (`liao2024.LiaoSettings`).
+        Any field of the paper's settings (`liao2024.LiaoSettings`,
+        `barney2024.SpinSettings`).
 
     Returns
     -------

@@ -21,7 +21,8 @@ from spinscape.nets.datasets import Data, Split
 from spinscape.nets.initialisation import initial_points
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import WeightSpace
-from spinscape.studies.exploration import CHUNK, WALKERS, Study, study_of
+from spinscape.studies.conducting import study_of
+from spinscape.studies.exploration import CHUNK, WALKERS, Study
 from spinscape.studies.hyper import CHECKS_PER_EPOCH, grid, rugged_cells
 
 __all__ = ["PlannedPart", "plan"]

@@ -9,7 +9,7 @@ from spinscape.nets.recipes import SCHEDULES
 
 __all__ = ["PRESETS", "ExploreSettings", "settings_of"]
 
-Settings = TypeVar("Settings", bound="ExploreSettings")
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ def settings_of(preset: str, presets: Mapping[str, Settings], **changes: Any) ->
     if preset not in presets:
         raise ValueError(f"preset={preset!r}: expected one of {', '.join(presets)}")
     base = presets[preset]
-    known = {field.name: getattr(base, field.name) for field in fields(base)}
+    known = {field.name: getattr(base, field.name) for field in fields(base)}  # type: ignore[arg-type]
     given = {name: value for name, value in changes.items() if value is not None}
     for name, value in given.items():
         if name not in known:
             raise ValueError(f"{name}: no such setting; there are {', '.join(known)}")
         given[name] = _like(name, value, known[name])
-    return replace(base, **given)
+    return replace(base, **given)  # type: ignore[type-var]
 
 
 _AT_LEAST = {"sample_limit": 0, "resolution": 3}
