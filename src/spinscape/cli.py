@@ -30,6 +30,7 @@ FILE_KINDS = {
     "data": (str, "a word"),
     "model": (str, "a word"),
     "checkpoints": (str | list, "a pattern, or a list of files"),
+    "checkpoint": (str | list, "a file, a pattern, or a list of files"),
     "out": (str, "a path"),
     "workers": (int, "a whole number"),
     "backend": (str, "a word"),
@@ -140,8 +141,62 @@ def explore(
 
 
 @app.command()
+def spins(
+    data: Data = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained weights to read instead (a file, or a pattern such as "
+            "'runs/*.safetensors'): linear layers in their order, or those of --model."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="module:function that returns the network of --checkpoint."),
+    ] = None,
+    preset: Preset = None,
+    width: Width = None,
+    replicas: Replicas = None,
+    seed: Seed = None,
+    workers: NumberOfWorkers = None,
+    backend: Backend = None,
+    address: Address = None,
+    out: Out = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow networks from spin glass to hidden order as they train (arXiv 2408.06421).
+
+    With --checkpoint nothing is trained: the phases of the networks that you bring are read. The
+    command line goes before the TOML file, and that before the preset.
+    """
+    from spinscape.studies.spin_runs import follow
+
+    options = _options(
+        config,
+        data=data,
+        checkpoint=checkpoint,
+        model=model,
+        preset=preset,
+        width=width,
+        replicas=replicas,
+        seed=seed,
+        workers=workers,
+        backend=backend,
+        address=address,
+        out=out,
+    )
+    with _Progress(quiet=as_json) as progress:
+        run = follow(**options, progress=progress)
+    _show_findings(run, as_json)
+
+
+@app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="liao2024 (arXiv 2407.20724).")],
+    paper: Annotated[
+        str,
+        typer.Argument(help="liao2024 (arXiv 2407.20724) or barney2024 (arXiv 2408.06421)."),
+    ],
     data: Data = None,
     preset: Preset = None,
     width: Width = None,

@@ -208,4 +208,88 @@ _LIAO = (
     ),
 )
 
-_CLAIMS = {"liao2024": _LIAO}
+_BARNEY = (
+    Claim(
+        key="untrained",
+        text=(
+            "Untrained networks correspond to a layered Sherrington-Kirkpatrick spin glass with a "
+            "transition to the paramagnet at a T_c that theory gives."
+        ),
+        known="T_c = [2C cos(π/(L+2))]^½ for equal layers; widths and gains are not known.",
+        ours=(
+            "T_c of untrained networks by the stability of the TAP free energy, against replica "
+            "theory for their widths, at the accuracy of their size."
+        ),
+        deciding=("Is an untrained network a layered Sherrington-Kirkpatrick glass?",),
+        beside=("Do sampled energies and overlaps agree, as Gaussian couplings demand?",),
+    ),
+    Claim(
+        key="destroyed",
+        text="Training quickly destroys the glass and replaces it by a phase with hidden order.",
+        known="the glass goes soon after training begins; learning rates and steps are not known.",
+        ours=(
+            "the first steps are resolved one by one; order is said only against permuted weights."
+        ),
+        deciding=tuple(
+            question.format(net)
+            for net in ("ReLU", "binarized")
+            for question in (
+                "Does training quickly destroy the glass? ({})",
+                "Is there an order that the norms of the weights do not explain? ({})",
+            )
+        ),
+        beside=tuple(
+            f"Do replicas of the spins agree more than permuted weights let them? ({net})"
+            for net in ("ReLU", "binarized")
+        ),
+    ),
+    Claim(
+        key="growth",
+        text="The melting temperature T_c of the hidden order grows as a power of training time.",
+        known="a power law is stated; the exponent and the form of the fit are not known.",
+        ours=(
+            "power laws are compared with a logarithm and a saturating exponential, seed by seed, "
+            "over the ordered checkpoints only."
+        ),
+        deciding=(
+            "Does T_c grow as a power of the training time? (ReLU)",
+            "Does T_c grow as a power of the training time? (binarized)",
+        ),
+    ),
+    Claim(
+        key="single",
+        text="The number of TAP solutions falls to a single pair.",
+        known="solvers, temperatures and numbers of starts are not known.",
+        ours=(
+            "three solvers, three tests of every solution, failures counted; only the trained end "
+            "is judged, because in the glass no solver finds the solutions that theory expects."
+        ),
+        deciding=(
+            "Do the TAP equations end with a single ± pair of solutions? (ReLU)",
+            "Do the TAP equations end with a single ± pair of solutions? (binarized)",
+        ),
+    ),
+    Claim(
+        key="alike",
+        text="Networks with continuous and with binarized activations behave alike.",
+        known="two such networks are compared; how alike they are is not known in numbers.",
+        ours="both kinds must end in order, with equal exponents of growth.",
+        deciding=("Do networks with continuous and with binarized activations behave alike?",),
+    ),
+    Claim(
+        key="tails",
+        text="The spectrum of the bond matrix develops tails, discussed as rich or lazy learning.",
+        known="tails are reported; exponents and tests are not known.",
+        ours=(
+            "outliers beyond the spectra of permuted weights, tails tested against other laws, and "
+            "networks from lazy to rich by their output scale."
+        ),
+        deciding=(
+            "Does training grow outliers in the spectrum of the bond matrix? (ReLU)",
+            "Does training grow outliers in the spectrum of the bond matrix? (binarized)",
+            "Do networks that learn lazily stay nearer to the glass?",
+        ),
+    ),
+)
+
+_CLAIMS = {"liao2024": _LIAO, "barney2024": _BARNEY}

@@ -10,9 +10,12 @@ from typing import Any
 
 from spinscape.report import markup
 from spinscape.report.panels import Parts
-from spinscape.report.protocols import Protocol
+from spinscape.report.sections import Protocol
+from spinscape.report.spin_protocols import SPIN_LEADS, SPIN_STUDIES
 
 __all__ = ["header", "heading", "is_given"]
+
+COMMANDS = ("explore", "spins")
 
 
 def _data_name(config: Mapping[str, Any]) -> str:
@@ -25,8 +28,11 @@ def is_given(config: Mapping[str, Any]) -> bool:
     return bool(config.get("checkpoints"))
 
 
-def heading(config: Mapping[str, Any]) -> str:
+def heading(config: Mapping[str, Any], study: str = "explore") -> str:
     """Title of the page."""
+    if study in SPIN_STUDIES:
+        origin = "given networks" if is_given(config) else "networks trained on"
+        return f"The spins of {origin} {'' if is_given(config) else _data_name(config)}".strip()
     origin = "given networks on" if is_given(config) else "networks trained on"
     return f"The loss landscape of {origin} {_data_name(config)}"
 
@@ -35,7 +41,7 @@ def header(
     config: Mapping[str, Any], parts: Parts, protocols: Sequence[Protocol], study: str = "explore"
 ) -> str:
     """Title, facts of the run, and what the page asks, as HTML."""
-    facts = [f"data: {_data_name(config)}"]
+    facts = [f"data: {_data_name(config)}"] if "data" in config else []
     population = parts.get("population")
     if population is not None:
         count = population.sizes["replica"]
@@ -51,19 +57,23 @@ def header(
     return "\n".join(
         [
             f'<p class="eyebrow">spinscape · {escape(_study(study))}</p>',
-            f"<h1>{escape(heading(config))}</h1>",
+            f"<h1>{escape(heading(config, study))}</h1>",
             markup.paragraphs(" · ".join(facts), style="facts"),
-            markup.paragraphs(_lead(config, parts, protocols), style="lead"),
+            markup.paragraphs(_lead(config, parts, protocols, study), style="lead"),
         ]
     )
 
 
 def _study(name: str) -> str:
     """Read the command that made a run off its study's name."""
-    return name if name == "explore" else f"reproduce {name}"
+    return name if name in COMMANDS else f"reproduce {name}"
 
 
-def _lead(config: Mapping[str, Any], parts: Parts, protocols: Sequence[Protocol]) -> str:
+def _lead(
+    config: Mapping[str, Any], parts: Parts, protocols: Sequence[Protocol], study: str
+) -> str:
+    if study in SPIN_STUDIES:
+        return SPIN_LEADS["given" if is_given(config) else "trained"]
     questions = "what the ground around them looks like, what stands between them,"
     if is_given(config):
         words = (

@@ -19,7 +19,8 @@ from spinscape.findings import Finding
 from spinscape.report import claims, markup, verdicts
 from spinscape.report.masthead import header, heading, is_given
 from spinscape.report.panels import Drawing, Parts
-from spinscape.report.protocols import CAVEATS, GLOSSARY, Protocol, protocols_of
+from spinscape.report.protocols import caveats_of, glossary_of, protocols_of
+from spinscape.report.sections import Protocol
 from spinscape.store import Run
 
 __all__ = ["html", "write"]
@@ -70,19 +71,19 @@ def html(run: Run) -> str:
     paper = claims.claims_of(run.study)
     return Template(_resource("page.html")).substitute(
         version=escape(version("spinscape")),
-        title=escape(f"{heading(run.config)} – spinscape"),
+        title=escape(f"{heading(run.config, run.study)} – spinscape"),
         style=_resource("page.css"),
         header=header(run.config, parts, protocols, run.study),
         contents=_contents(protocols, paper),
         main="\n".join(
             [
-                _claims(paper, findings),
+                _claims(run.study, paper, findings),
                 _summary(findings, protocols),
                 *(_section(p, place, parts, findings, run) for place, p in enumerate(protocols)),
                 _others(findings, protocols),
                 _left_out(protocols, parts, _reasons(run.config)),
-                _caveats(),
-                _words(),
+                _caveats(run.study),
+                _words(run.study),
                 _configuration(run.config),
             ]
         ),
@@ -116,7 +117,7 @@ def _block(key: str, title: str, inside: str, *, eyebrow: str = "") -> str:
     return f'<section id="{key}">\n{above}<h2>{escape(title)}</h2>\n{inside}\n</section>'
 
 
-def _claims(paper: Sequence[claims.Claim], findings: Sequence[Finding]) -> str:
+def _claims(study: str, paper: Sequence[claims.Claim], findings: Sequence[Finding]) -> str:
     if not paper:
         return ""
     inside = markup.paragraphs(claims.RULE, style="lead") + verdicts.claimed(paper, findings)
@@ -229,13 +230,13 @@ def _left_out(protocols: Sequence[Protocol], parts: Parts, reasons: Mapping[str,
     return _block("left-out", "What was left out", inside)
 
 
-def _caveats() -> str:
-    items = "\n".join(f"<li>{escape(text)}</li>" for text in CAVEATS)
+def _caveats(study: str) -> str:
+    items = "\n".join(f"<li>{escape(text)}</li>" for text in caveats_of(study))
     return _block("caveats", "What this page cannot show", f'<ul class="caveats">{items}</ul>')
 
 
-def _words() -> str:
-    return _block("words", "Words used here", markup.pairs(GLOSSARY))
+def _words(study: str) -> str:
+    return _block("words", "Words used here", markup.pairs(glossary_of(study)))
 
 
 def _configuration(config: Mapping[str, Any]) -> str:

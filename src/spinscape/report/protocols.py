@@ -5,70 +5,16 @@ A new protocol gets its section by one more record in `PROTOCOLS` and one functi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from spinscape.report import figures
-from spinscape.report.panels import Drawing, Parts
+from spinscape.report.sections import Protocol, drawn
+from spinscape.report.spin_protocols import (
+    SPIN_CAVEATS,
+    SPIN_GLOSSARY,
+    SPIN_PROTOCOLS,
+    SPIN_STUDIES,
+)
 
-__all__ = ["CAVEATS", "GLOSSARY", "PROTOCOLS", "Protocol", "protocols_of"]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """One section of the page."""
-
-    key: str
-    """Its anchor, and its name in a run's list of what was left out."""
-    title: str
-    question: str
-    why: str
-    """What a reader without a physics degree needs in order to care and to follow."""
-    method: str
-    """A few sentences, true of every run that trained its networks itself."""
-    drawings: tuple[tuple[tuple[str, ...], Callable[[Parts], list[Drawing]]], ...]
-    """Functions that draw, each with the parts of which it needs at least one."""
-    aliases: tuple[str, ...]
-    """What findings may call this protocol."""
-    given_why: str = ""
-    """What stands for `why` where the networks were trained elsewhere; empty: the same."""
-    given_method: str = ""
-    """Likewise for `method`."""
-    further: str = ""
-    """What a study of a paper does beyond `explore`."""
-    studies: tuple[str, ...] = ("explore", "liao2024")
-    """Those whose page has this section."""
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names in the store, in the order in which they are drawn."""
-        return tuple(name for needed, _ in self.drawings for name in needed)
-
-    def stands_in(self, parts: Parts) -> bool:
-        """Whether a run holds any of it."""
-        return any(name in parts for name in self.parts)
-
-    def draw(self, parts: Parts) -> list[Drawing]:
-        """Draw whatever is there."""
-        return [
-            d
-            for needed, draw in self.drawings
-            if any(name in parts for name in needed)
-            for d in draw(parts)
-        ]
-
-    def words(self, given: bool, study: str) -> tuple[str, str]:
-        """Why and how, for networks that were given or trained here."""
-        if given:
-            return self.given_why or self.why, self.given_method or self.method
-        beyond = f" {self.further}" if self.further and study != "explore" else ""
-        return self.why, f"{self.method}{beyond}"
-
-
-def _drawn(
-    draw: Callable[[Parts], list[Drawing]], *needed: str
-) -> tuple[tuple[str, ...], Callable[[Parts], list[Drawing]]]:
-    return needed, draw
+__all__ = ["PROTOCOLS", "caveats_of", "glossary_of", "protocols_of"]
 
 
 _RUGGEDNESS = (
@@ -99,7 +45,7 @@ _PATHS = (
 )
 
 
-PROTOCOLS = (
+_LANDSCAPE = (
     Protocol(
         key="population",
         title="The trained networks",
@@ -126,7 +72,7 @@ PROTOCOLS = (
             "called test error is no error on new data. "
             "Networks whose loss is not finite are marked, counted here and used nowhere else."
         ),
-        drawings=(_drawn(figures.draw_training, "population"),),
+        drawings=(drawn(figures.draw_training, "population"),),
         aliases=("population", "training", "train"),
     ),
     Protocol(
@@ -159,7 +105,7 @@ PROTOCOLS = (
             "solution that was left, trained on as long."
         ),
         drawings=(
-            _drawn(
+            drawn(
                 figures.draw_walks,
                 "walk/free",
                 "walk/thermal",
@@ -169,7 +115,7 @@ PROTOCOLS = (
                 "walk/free_untrained",
                 "walk/free_halfway",
             ),
-            _drawn(figures.draw_quenches, "walk/quenches"),
+            drawn(figures.draw_quenches, "walk/quenches"),
         ),
         aliases=("walk", "walks", "free", "thermal"),
     ),
@@ -200,8 +146,8 @@ PROTOCOLS = (
             "are restored (REPAIR)."
         ),
         drawings=(
-            _drawn(figures.draw_paths, "permutation"),
-            _drawn(
+            drawn(figures.draw_paths, "permutation"),
+            drawn(
                 figures.draw_copies,
                 "permutation_copies",
                 "permutation_widths",
@@ -209,7 +155,7 @@ PROTOCOLS = (
                 "permutation_pairs_aligned",
                 "permutation_repair",
             ),
-            _drawn(figures.draw_bends, "permutation_bezier", "permutation_points"),
+            drawn(figures.draw_bends, "permutation_bezier", "permutation_points"),
         ),
         aliases=("permutation", "permutation_paths", "paths", "interpolation", "connectivity"),
     ),
@@ -240,8 +186,8 @@ PROTOCOLS = (
             "how often they predict alike, and the centred kernel alignment of their hidden units."
         ),
         drawings=(
-            _drawn(figures.draw_hierarchy, "hierarchy"),
-            _drawn(
+            drawn(figures.draw_hierarchy, "hierarchy"),
+            drawn(
                 figures.draw_sets,
                 "hierarchy_overlaps",
                 "hierarchy_sets",
@@ -269,7 +215,7 @@ PROTOCOLS = (
             "permuted and rescaled at random, and the tree found is compared with the one planted; "
             "the null relabels its leaves at random."
         ),
-        drawings=(_drawn(figures.draw_clones, "clones", "clones_family"),),
+        drawings=(drawn(figures.draw_clones, "clones", "clones_family"),),
         aliases=("clones", "clone", "family"),
         studies=("liao2024",),
     ),
@@ -308,12 +254,15 @@ PROTOCOLS = (
             "minimum of the same seed, at the same number of sample gradients."
         ),
         drawings=(
-            _drawn(figures.draw_ruggedness, "ruggedness"),
-            _drawn(figures.draw_flattening, "ruggedness_flattened"),
+            drawn(figures.draw_ruggedness, "ruggedness"),
+            drawn(figures.draw_flattening, "ruggedness_flattened"),
         ),
         aliases=("ruggedness", "roughness", "generalisation"),
     ),
 )
+
+
+PROTOCOLS = (*_LANDSCAPE, *SPIN_PROTOCOLS)
 
 
 def protocols_of(study: str) -> tuple[Protocol, ...]:
@@ -321,7 +270,7 @@ def protocols_of(study: str) -> tuple[Protocol, ...]:
     return tuple(protocol for protocol in PROTOCOLS if study in protocol.studies)
 
 
-CAVEATS = (
+_CAVEATS = (
     "One data set with one set of trained networks cannot show replica symmetry breaking: that "
     "takes an overlap distribution that stays broad as networks grow, that differs between data "
     "sets, and an ultrametric tree. Nothing here claims it.",
@@ -334,7 +283,7 @@ CAVEATS = (
     "except where a rule says so.",
 )
 
-GLOSSARY = (
+_GLOSSARY = (
     ("Loss, energy", "Mean loss per sample, in nats. Physicists call it energy; it is one thing."),
     (
         "Replica",
@@ -357,3 +306,13 @@ GLOSSARY = (
     ("Surrogate", "One such data set without the structure that is looked for."),
     ("Interval", "Range that would hold the true value in 95 of 100 repetitions (at 95 %)."),
 )
+
+
+def caveats_of(study: str) -> tuple[str, ...]:
+    """Return what the page of a study cannot show."""
+    return SPIN_CAVEATS if study in SPIN_STUDIES else _CAVEATS
+
+
+def glossary_of(study: str) -> tuple[tuple[str, str], ...]:
+    """Return the words that the page of a study explains."""
+    return SPIN_GLOSSARY if study in SPIN_STUDIES else _GLOSSARY

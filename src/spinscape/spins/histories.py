@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor, nn
 
 from spinscape.glass.records import labelled
 from spinscape.spins.couplings import SpinModel
@@ -27,8 +25,7 @@ SCANNED = 64
 
 
 def phase_history(
-    module: nn.Module,
-    points: Float[Tensor, "step n"],
+    models: Sequence[SpinModel],
     steps: Sequence[int],
     *,
     permutations: int = 4,
@@ -38,10 +35,8 @@ def phase_history(
 
     Parameters
     ----------
-    module : nn.Module
-        Whose weight space the points are of.
-    points : Tensor [step, n]
-        Checkpoints; the first is taken for the start.
+    models : sequence of SpinModel
+        The checkpoints of one network; the first is taken for the start.
     steps : sequence of int
         Their training steps.
     permutations, seed : int
@@ -52,18 +47,15 @@ def phase_history(
     Dataset
         The variables of `phase` along ``step``, and ``weight_change [step]``, ‖W − W₀‖/‖W₀‖.
     """
-    found = [
-        _padded(phase(SpinModel.from_point(module, point), permutations=permutations, seed=seed))
-        for point in points
-    ]
+    found = [_padded(phase(each, permutations=permutations, seed=seed)) for each in models]
     result = xr.concat(found, "step", combine_attrs="override")
+    points = torch.stack([torch.cat([w.flatten() for w in each.layers]) for each in models])
     result["weight_change"] = labelled("step", weight_change(points[0], points), "‖W − W₀‖/‖W₀‖")
     return result.assign_coords(step=_steps(steps))
 
 
 def tap_history(
-    module: nn.Module,
-    points: Float[Tensor, "step n"],
+    models: Sequence[SpinModel],
     steps: Sequence[int],
     T_c: Sequence[float],
     *,
@@ -75,7 +67,7 @@ def tap_history(
 
     Parameters
     ----------
-    module, points, steps
+    models, steps
         As in `phase_history`.
     T_c : sequence of float
         Of each checkpoint.
@@ -91,25 +83,24 @@ def tap_history(
         outcome_kind]``; ``q [step, heat]`` of the lowest one; ``ends_overlap [heat, end, other]``
         of all accepted ends at the last checkpoint (padded with NaN).
     """
-    solutions = np.zeros((len(points), len(heats)))
+    solutions = np.zeros((len(models), len(heats)))
     q = np.full(solutions.shape, np.nan)
     counts: list[Any] = []
     last: list[np.ndarray] = []
-    for s, point in enumerate(points):
-        model = SpinModel.from_point(module, point)
+    for s, model in enumerate(models):
         for h, heat in enumerate(heats):
             found = tap(model, heat * float(T_c[s]), starts, seed)
             solutions[s, h] = found.sizes["solution"]
             if found.sizes["solution"]:
                 q[s, h] = float(found["q"][0])
             counts.append(found["count"].values)
-            if s == len(points) - 1:
+            if s == len(models) - 1:
                 last.append(found["ends_overlap"].values)
     most = max(len(matrix) for matrix in last)
     padded = np.full((len(heats), most, most), np.nan)
     for h, matrix in enumerate(last):
         padded[h, : len(matrix), : len(matrix)] = matrix
-    shape = (len(points), len(heats), *counts[0].shape)
+    shape = (len(models), len(heats), *counts[0].shape)
     return xr.Dataset(
         {
             "solutions": labelled(("step", "heat"), solutions, "accepted ± pairs of solutions"),
@@ -134,8 +125,7 @@ def tap_history(
 
 
 def spectrum_history(
-    module: nn.Module,
-    points: Float[Tensor, "step n"],
+    models: Sequence[SpinModel],
     steps: Sequence[int],
     *,
     nulls: int = 8,
@@ -146,23 +136,20 @@ def spectrum_history(
 
     Parameters
     ----------
-    module, points, steps
+    models, steps
         As in `phase_history`.
     nulls, bootstraps, seed : int
         As in `spectrum`.
     """
-    found = []
-    for point in points:
-        one = spectrum(
-            SpinModel.from_point(module, point), nulls=nulls, bootstraps=bootstraps, seed=seed
-        )
-        found.append(one.reset_coords("lam"))
+    found = [
+        spectrum(each, nulls=nulls, bootstraps=bootstraps, seed=seed).reset_coords("lam")
+        for each in models
+    ]
     return xr.concat(found, "step", combine_attrs="override").assign_coords(step=_steps(steps))
 
 
 def overlap_history(
-    module: nn.Module,
-    points: Float[Tensor, "step n"],
+    models: Sequence[SpinModel],
     steps: Sequence[int],
     T_c: Sequence[float],
     *,
@@ -175,7 +162,7 @@ def overlap_history(
 
     Parameters
     ----------
-    module, points, steps, T_c
+    models, steps, T_c
         As in `tap_history`.
     heats : sequence of float
         T / T_c, rising or falling.
@@ -190,11 +177,11 @@ def overlap_history(
         bond]``, ⟨q_{k−1} q_k⟩, which the exact identity of untrained networks needs.
     """
     rows = []
-    for point, critical in zip(points, T_c, strict=True):
-        model = SpinModel.from_point(module, point).to(torch.float32)
+    for each, critical in zip(models, T_c, strict=True):
+        model = each.to(torch.float32)
         pair = []
-        for each in (model, model.permuted(seed)):
-            samples = sample(each, float(critical) * np.asarray(heats), replicas, sweeps, seed)
+        for one in (model, model.permuted(seed)):
+            samples = sample(one, float(critical) * np.asarray(heats), replicas, sweeps, seed)
             pair.append(_read(samples, heats))
         rows.append(xr.concat(pair, "weights", combine_attrs="override"))
     result = xr.concat(rows, "step", combine_attrs="override")

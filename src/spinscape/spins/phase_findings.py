@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
 import xarray as xr
 
 from spinscape.spins.growth import first_ordered, growth
@@ -15,6 +16,7 @@ __all__ = [
     "above",
     "accuracy_finding",
     "alike_finding",
+    "given_findings",
     "glass_finding",
     "growth_findings",
     "lazy_findings",
@@ -263,11 +265,10 @@ def lazy_findings(sweep: xr.Dataset, *, seed: int) -> list[Finding]:
     difference = bootstrap(excess[rich] - excess[lazy], "mean", seed=seed)
     scales = sweep["scale"].values
     shuffled = np.random.default_rng(seed)
-    observed = float(np.corrcoef(change.ravel(), excess.ravel())[0, 1])
-    null = [
-        float(np.corrcoef(shuffled.permutation(change.ravel()), excess.ravel())[0, 1])
-        for _ in range(999)
-    ]
+    null = []
+    for _ in range(999):
+        mixed = shuffled.permutation(excess.ravel()).reshape(excess.shape)
+        null.append(float((mixed[rich] - mixed[lazy]).mean()))
     kernel = sweep["kernel_change"].transpose("scale", "replica").values
     outliers = sweep["outliers"].transpose("scale", "replica").values
     return [
@@ -282,9 +283,9 @@ def lazy_findings(sweep: xr.Dataset, *, seed: int) -> list[Finding]:
                 f"{excess[rich].mean():.2f} with {outliers[rich].mean():.1f}"
             ),
             **numbers_of(difference),
-            null="weight change shuffled among all networks of the sweep",
+            null="networks shuffled among the output scales",
             null_value=float(np.mean(null)),
-            p=p_value(observed, null, "greater"),
+            p=p_value(difference.value, null, "greater"),
             rule=(
                 "supported if T_c / T_null of the richest setting exceeds that of the laziest, "
                 "interval above 0; not supported if below 0"
@@ -333,3 +334,48 @@ def above(found: Interval, bound: float = 0.0) -> str:
     if found.low > bound:
         return "supported"
     return "not supported" if found.high < bound else "undecided"
+
+
+def given_findings(phases: xr.Dataset, *, level: float = 0.95) -> list[Finding]:
+    """Whether each of some networks holds an order beyond its nulls, one network at a time.
+
+    Parameters
+    ----------
+    phases : Dataset
+        `phase` of every network, along ``replica``, which holds their names.
+    level : float
+        Of the interval, which is that of one more null: a prediction interval by Student's t.
+    """
+    found = []
+    for name in phases["replica"].values:
+        one = phases.sel(replica=name)
+        null = one["T_null"].values
+        reach = scipy.stats.t.ppf((1 + level) / 2, len(null) - 1) * null.std(ddof=1)
+        reach *= np.sqrt(1 + 1 / len(null))
+        ratio = float(one["T_c"]) / null.mean()
+        low = float(one["T_c"]) / (null.mean() + reach)
+        high = float(one["T_c"]) / max(null.mean() - reach, 1e-12)
+        kind = str(one["kind"].values)
+        verdict = "supported" if kind == "order" and low > 1 else "not supported"
+        if kind == "glass" and low > 1:
+            verdict = "undecided"
+        found.append(
+            Finding(
+                protocol="phases",
+                question=f"Is there an order that the norms do not explain in {name}?",
+                statement=(
+                    f"{name}: {kind} below T_c = {float(one['T_c']):.4g}, which is {ratio:.2f} "
+                    "times that of the same weights at random places"
+                ),
+                value=ratio,
+                low=low,
+                high=high,
+                level=level,
+                null="entries permuted within each layer; the interval is that of one more null",
+                null_value=1.0,
+                rule="supported if the phase is an order and T_c lies above what one more null "
+                "would have; undecided if only T_c does; else not supported",
+                verdict=verdict,
+            )
+        )
+    return found

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
-from torch import Tensor, nn
+from torch import nn
 
 from spinscape.glass.records import labelled, provenance
-from spinscape.nets import losses, models
+from spinscape.nets import losses
+from spinscape.nets import models as networks
 from spinscape.nets.initialisation import kaiming_normal
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import points as points_of
@@ -32,7 +33,7 @@ from spinscape.statistics import Finding
 from spinscape.store import Run
 from spinscape.studies.conducting import Conducted
 
-__all__ = ["SPIN_PRESETS", "Barney2024", "SpinSettings", "SpinStudy"]
+__all__ = ["SPIN_PRESETS", "Barney2024", "SpinSettings", "SpinStudy", "along_replicas"]
 
 NETS = {"relu": "ReLU", "binarized": "binarized"}
 CHUNK = 4
@@ -68,15 +69,15 @@ class SpinSettings:
     first_steps: int = 10  # looked at one by one
     checkpoints: int = 16  # beside these, log-spaced
     permutations: int = 4  # of the weights: the nulls of a phase
-    tap_checkpoints: int = 3
-    tap_networks: int = 2
-    tap_starts: int = 10
+    tap_checkpoints: int = 2
+    tap_networks: int = 4
+    tap_starts: int = 8
     tap_heats: tuple[float, ...] = (0.9, 0.7)  # T / T_c
     spectrum_nulls: int = 8
     bootstraps: int = 50  # of the goodness of fit of tails
     overlap_networks: int = 4
     overlap_replicas: int = 8
-    overlap_sweeps: int = 1500
+    overlap_sweeps: int = 1000
     overlap_heats: tuple[float, ...] = (0.4, 0.52, 0.64, 0.76, 0.88, 1.0, 1.2, 1.5, 2.0)
     output_scales: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
     lazy_replicas: int = 3
@@ -143,7 +144,7 @@ class SpinStudy(Conducted):
     def module(self, net: str) -> nn.Module:
         """Return the template of one kind of network; no biases, which would be fields."""
         settings, data = self.settings, self.source.data
-        return models.mlp(
+        return networks.mlp(
             data.inputs,
             [settings.width] * settings.depth,
             data.classes,
@@ -212,14 +213,13 @@ class SpinStudy(Conducted):
         cells = {
             f"phases_pieces/{net},replica={k}": partial(
                 histories.phase_history,
-                self.module(net),
-                points,
+                models,
                 self.steps,
                 permutations=settings.permutations,
                 seed=seed,
             )
             for net in NETS
-            for k, points in self._checkpoints(run, net).items()
+            for k, models in self._checkpoints(run, net).items()
         }
         self._compute(run, "phases", cells)
         found = []
@@ -227,7 +227,7 @@ class SpinStudy(Conducted):
         by_net = {}
         for net, words in NETS.items():
             names = [name for name in cells if f"/{net}," in name]
-            by_net[net] = run.part(f"phases/{net}", _along_replicas, run, names)
+            by_net[net] = run.part(f"phases/{net}", along_replicas, run, names)
             untrained[net] = by_net[net].isel(step=0)
             wanted = settings.relu_accuracy if net == "relu" else settings.binarized_accuracy
             trained = run.dataset("population" if net == "relu" else "population_binarized")
@@ -249,12 +249,11 @@ class SpinStudy(Conducted):
         cells: dict[str, Callable[[], xr.Dataset]] = {}
         for net in NETS:
             heats = run.dataset(f"phases/{net}")["T_c"]
-            for k, points in list(self._checkpoints(run, net).items())[: settings.tap_networks]:
+            for k, models in list(self._checkpoints(run, net).items())[: settings.tap_networks]:
                 at = self._some(settings.tap_checkpoints)
                 cells[f"tap_pieces/{net},replica={k}"] = partial(
                     histories.tap_history,
-                    self.module(net),
-                    points[at],
+                    [models[i] for i in at],
                     [self.steps[i] for i in at],
                     heats.sel(replica=k).values[at].tolist(),
                     heats=settings.tap_heats,
@@ -265,7 +264,7 @@ class SpinStudy(Conducted):
         found = []
         for net, words in NETS.items():
             names = [name for name in cells if f"/{net}," in name]
-            taps = run.part(f"tap/{net}", _along_replicas, run, names)
+            taps = run.part(f"tap/{net}", along_replicas, run, names)
             found += solution_findings.tap_findings(taps, words, seed=self.seed)
         return found
 
@@ -276,21 +275,20 @@ class SpinStudy(Conducted):
         cells = {
             f"spectra_pieces/{net},replica={k}": partial(
                 histories.spectrum_history,
-                self.module(net),
-                points[at],
+                [models[i] for i in at],
                 [self.steps[i] for i in at],
                 nulls=settings.spectrum_nulls,
                 bootstraps=settings.bootstraps,
                 seed=self.seed,
             )
             for net in NETS
-            for k, points in self._checkpoints(run, net).items()
+            for k, models in self._checkpoints(run, net).items()
         }
         self._compute(run, "spectra", cells)
         found = []
         for net, words in NETS.items():
             names = [name for name in cells if f"/{net}," in name]
-            spectra = run.part(f"spectra/{net}", _along_replicas, run, names)
+            spectra = run.part(f"spectra/{net}", along_replicas, run, names)
             found.append(solution_findings.spectrum_finding(spectra, words, seed=self.seed))
         return found
 
@@ -301,11 +299,10 @@ class SpinStudy(Conducted):
         cells: dict[str, Callable[[], xr.Dataset]] = {}
         for net in NETS:
             heats = run.dataset(f"phases/{net}")["T_c"]
-            for k, points in list(self._checkpoints(run, net).items())[: settings.overlap_networks]:
+            for k, models in list(self._checkpoints(run, net).items())[: settings.overlap_networks]:
                 cells[f"overlaps_pieces/{net},replica={k}"] = partial(
                     histories.overlap_history,
-                    self.module(net),
-                    points[at],
+                    [models[i] for i in at],
                     [self.steps[i] for i in at],
                     heats.sel(replica=k).values[at].tolist(),
                     heats=settings.overlap_heats,
@@ -317,7 +314,7 @@ class SpinStudy(Conducted):
         found, untrained = [], []
         for net, words in NETS.items():
             names = [name for name in cells if f"/{net}," in name]
-            overlaps = run.part(f"overlaps/{net}", _along_replicas, run, names)
+            overlaps = run.part(f"overlaps/{net}", along_replicas, run, names)
             found.append(solution_findings.descriptor_finding(overlaps, words, seed=self.seed))
             untrained.append(overlaps.isel(step=0).sel(weights="as trained"))
         return [*found, solution_findings.sampler_finding(*self._identity(untrained[0]))]
@@ -335,16 +332,18 @@ class SpinStudy(Conducted):
         gap = (energy - foreseen / sizes.sum()).mean("heat")
         return gap.values, float(abs(energy).mean())
 
-    def _checkpoints(self, run: Run, net: str) -> dict[int, Tensor]:
-        """Snapshots [step, n] of the replicas that did not diverge, by their numbers."""
-        found: dict[int, Tensor] = {}
+    def _checkpoints(self, run: Run, net: str) -> dict[int, list[SpinModel]]:
+        """Spin models of the replicas that did not diverge, step by step, by their numbers."""
+        found: dict[int, list[SpinModel]] = {}
+        module = self.module(net)
         for first in range(0, self.settings.replicas, CHUNK):
             rows = range(first, min(first + CHUNK, self.settings.replicas))
             part = run.dataset(_piece(net, rows))
             for row, number in enumerate(rows):
                 if not bool(part["diverged"][row]):
                     snapshots = part["snapshot"].isel(replica=row)
-                    found[number] = points_of(snapshots.transpose("snapshot", "n"))
+                    points = points_of(snapshots.transpose("snapshot", "n"))
+                    found[number] = [SpinModel.from_point(module, point) for point in points]
         if len(found) < 2:
             raise ValueError(
                 f"{len(found)} of {self.settings.replicas} {NETS[net]} networks did not diverge, "
@@ -447,7 +446,7 @@ def _populations(run: Run, names: Sequence[str]) -> xr.Dataset:
     return joined.assign_coords(replica=range(joined.sizes["replica"]))
 
 
-def _along_replicas(run: Run, names: Sequence[str]) -> xr.Dataset:
+def along_replicas(run: Run, names: Sequence[str]) -> xr.Dataset:
     """Join the pieces of the networks of one kind, which may differ in how many ends they have."""
     parts = [run.dataset(name) for name in names]
     numbers = [int(name.rpartition("=")[2]) for name in names]
