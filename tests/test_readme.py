@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import spinscape as ss
-from spinscape.studies import liao2024, presets
-from tiny_study import DATA, FEW, NETS, TINY, archive, checkpoints, spoken, written
+from spinscape.studies import barney2024, liao2024, presets
+from tiny_study import DATA, FEW, NETS, SPINS, TINY, archive, checkpoints, spoken, written
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,6 +43,9 @@ def _tiny(tmp_path, monkeypatch):
     few = presets.settings_of("quick", liao2024.LIAO_PRESETS, **FEW)
     for preset in liao2024.LIAO_PRESETS:
         monkeypatch.setitem(liao2024.LIAO_PRESETS, preset, few)
+    small = presets.settings_of("quick", barney2024.SPIN_PRESETS, **SPINS)
+    for preset in barney2024.SPIN_PRESETS:
+        monkeypatch.setitem(barney2024.SPIN_PRESETS, preset, small)
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -102,7 +105,7 @@ def test_a_command_line_runs_as_it_is_shown(line, tmp_path, capsys):
         header = bytes([0, 0, 8, 1, 0, 0, 0, 200])
         (folder / f"{stem}-labels-idx1-ubyte").write_bytes(header + labels.astype("u1").tobytes())
     written(tmp_path, "my_data.py", DIGITS if "--checkpoints" in line else DATA)
-    if "--checkpoints" in line:
+    if "--checkpoint" in line:
         written(tmp_path, "my_net.py", NETS)
         (tmp_path / "runs").mkdir()
         checkpoints(tmp_path / "runs", 4)

@@ -77,6 +77,30 @@ FEW: dict[str, Any] = {
 }
 """Settings for `reproduce liao2024`."""
 
+SPINS: dict[str, Any] = {
+    "width": 12,
+    "depth": 2,
+    "replicas": 4,
+    "epochs": 2,
+    "sample_limit": 300,
+    "first_steps": 2,
+    "spaced_steps": 3,
+    "permutations": 2,
+    "tap_networks": 2,
+    "tap_starts": 2,
+    "tap_iterations": 40,
+    "spectrum_nulls": 2,
+    "bootstraps": 2,
+    "overlap_networks": 2,
+    "overlap_replicas": 4,
+    "overlap_sweeps": 40,
+    "overlap_heats": [0.6, 0.9, 1.5],
+    "output_scales": [0.5, 4.0],
+    "lazy_replicas": 2,
+    "lazy_epochs": 1,
+}
+"""Settings for `spins` and `reproduce barney2024`."""
+
 PROTOCOLS = ["walk/free", "walk/thermal", "permutation", "hierarchy", "ruggedness"]
 
 NETS = """

@@ -9,7 +9,7 @@ __all__ = ["Sign"]
 class Sign(nn.Module):
     """The sign of every input, +1 at zero, with a straight-through gradient.
 
-    Backwards it is taken for the hard tanh: the gradient passes where |z| ≤ 1 (Hubara, Courbariaux,
+    Backwards it is taken for the hard tanh: the gradient passes where |z| < 1 (Hubara, Courbariaux,
     Soudry, El-Yaniv and Bengio 2016, arXiv 1602.02830).
     """
 

@@ -44,7 +44,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": Activation(nn.functional.gelu, _gelu_derivative),
     "sign": Activation(
         lambda z: torch.where(z >= 0, 1.0, -1.0).to(z.dtype),
-        lambda z, h: (z.abs() <= 1).to(z.dtype),
+        lambda z, h: (z.abs() < 1).to(z.dtype),
     ),
     "identity": Activation(lambda z: z, lambda z, h: torch.ones_like(z)),
 }

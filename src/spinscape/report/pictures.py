@@ -12,6 +12,12 @@ from spinscape.report.protocols import PROTOCOLS
 __all__ = ["draw"]
 
 _TELLTALE = {
+    "kernel_change": ("laziness", "scale"),
+    "layer_correlation": ("overlaps/given", "heat"),
+    "ends_overlap": ("tap/given", "heat"),
+    "edge_null": ("spectra/given", "step"),
+    "weight_change": ("phases/followed", "step"),
+    "T_null": ("phases/given", "replica"),
     "rand_null": ("clones_family", "level"),
     "linkage": ("hierarchy", "merge"),
     "density_null": ("hierarchy_overlaps", "set"),
@@ -42,7 +48,8 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
     Parameters
     ----------
     dataset : Dataset
-        Of `train`, `population`, `clone`, `family` or a protocol of `spinscape.glass`.
+        Of `train`, `population`, `clone`, `family`, a protocol of `spinscape.glass`, or of
+        `spins.phase`, `spins.tap`, `spins.spectrum`.
 
     Returns
     -------
@@ -54,6 +61,7 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
     ValueError
         If it is a Dataset of none of these.
     """
+    dataset = _of_one_network(dataset)
     if "point" in dataset and set(_CLONES) <= set(dataset.dims):
         dataset = dataset.stack(replica=_CLONES)
     part = next(
@@ -81,3 +89,23 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
     protocol = next(protocol for protocol in PROTOCOLS if part in protocol.parts)
     drawings = protocol.draw({part: dataset})
     return {panel.key: panel.figure() for drawing in drawings for panel in drawing.panels}
+
+
+def _of_one_network(dataset: Dataset) -> Dataset:
+    """What one spin model gave, as a study stores it of many: with the dimensions of a history."""
+    if "T_null" in dataset and "scan" in dataset.dims and "replica" not in dataset.dims:
+        return dataset.reset_coords("beta").expand_dims(replica=["network"])
+    if "edge_null" in dataset and "replica" not in dataset.dims:
+        return dataset.reset_coords("lam").expand_dims(replica=["network"], step=[0])
+    if "ends_overlap" in dataset and "heat" not in dataset.dims:
+        arguments = json.loads(dataset.attrs.get("arguments") or "{}")
+        solutions, q = dataset.sizes["solution"], dataset["q"].values
+        kept = dataset[["count", "ends_overlap"]].rename(other_end="other")
+        kept = kept.expand_dims(replica=["network"], step=[0], heat=[arguments.get("T", 0.0)])
+        lowest = q[0] if len(q) else float("nan")
+        return kept.assign(
+            solutions=kept["heat"].copy(data=[solutions]).expand_dims(replica=1, step=1),
+            q=kept["heat"].copy(data=[lowest]).expand_dims(replica=1, step=1),
+            ends_overlap=kept["ends_overlap"].isel(step=0),
+        )
+    return dataset

@@ -68,7 +68,7 @@ SPIN_PROTOCOLS = (
         ),
         method=_PHASES,
         drawings=(
-            drawn(draw_phases, "phases/relu", "phases/binarized"),
+            drawn(draw_phases, "phases/relu", "phases/binarized", "phases/followed"),
             drawn(draw_one_phase, "phases/given"),
         ),
         aliases=("phase",),

@@ -61,6 +61,7 @@ def tap_history(
     *,
     heats: Sequence[float] = (0.9, 0.7, 0.5),
     starts: int = 20,
+    iterations: int = 1500,
     seed: int = 0,
 ) -> xr.Dataset:
     """TAP solutions of checkpoints, at temperatures that are shares of each one's T_c.
@@ -73,7 +74,7 @@ def tap_history(
         Of each checkpoint.
     heats : sequence of float
         T / T_c.
-    starts, seed : int
+    starts, iterations, seed : int
         As in `tap`.
 
     Returns
@@ -89,7 +90,7 @@ def tap_history(
     last: list[np.ndarray] = []
     for s, model in enumerate(models):
         for h, heat in enumerate(heats):
-            found = tap(model, heat * float(T_c[s]), starts, seed)
+            found = tap(model, heat * float(T_c[s]), starts, seed, iterations=iterations)
             solutions[s, h] = found.sizes["solution"]
             if found.sizes["solution"]:
                 q[s, h] = float(found["q"][0])

@@ -21,7 +21,7 @@ def extreme(
     which: Literal["smallest", "largest"],
     *,
     start: Float[np.ndarray, "N"] | None = None,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-4,
 ) -> tuple[float, Float[np.ndarray, "N"]]:
     """Eigenvalue and eigenvector, by implicitly restarted Lanczos (ARPACK).
 
@@ -36,7 +36,7 @@ def extreme(
     start : array [N], optional
         Vector to begin with; a fixed random one by default.
     tolerance : float
-        Relative.
+        Relative, of the residual; the error of the eigenvalue is of second order in it.
     """
     if size <= SMALL:
         matrix = np.stack([product(row) for row in np.eye(size)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ def tap(
     *,
     solvers: Sequence[str] = ("damped", "amp", "minimise"),
     same: float = 0.99,
+    iterations: int = 1500,
 ) -> xr.Dataset:
     """Solve the TAP equations from many random starts, and count the solutions.
 
@@ -56,6 +58,8 @@ def tap(
         Damped iteration, lagged-index (AMP) iteration, descent in the free energy.
     same : float
         Two solutions are one if the cosine of the angle between them, up to sign, is above this.
+    iterations : int
+        After which a solver gives up.
 
     Returns
     -------
@@ -78,65 +82,68 @@ def tap(
     >>> found.sizes["solution"]
     1
     """
-    _check_arguments(model, T, starts, solvers, same)
+    _check_arguments(model, T, starts, iterations, solvers, same)
     host = model.to(torch.float64)
-    equations = TapEquations(host, float(T))
     drawn = np.random.default_rng(seed).uniform(-1, 1, (starts, model.n))
     begun = torch.from_numpy(drawn).to(model.device)
-    ends = [SOLVERS[name](equations, begun).cpu() for name in solvers]
-    host = host.to(device="cpu")
-    equations = TapEquations(host, float(T))
-    m = torch.cat(ends)
+    there = TapEquations(host, float(T))
+    m = torch.cat([SOLVERS[name](there, begun, iterations).cpu() for name in solvers])
+    equations = TapEquations(host.to(device="cpu"), float(T))
     converged = equations.residual(m) < RESIDUAL
     nothing = m.square().mean(1) < NOTHING
     firsts, members = _distinct(equations, m, converged & ~nothing, same, model.fields is None)
-    solutions = m[firsts]
-    curvature = np.array([equations.least_curvature(x) for x in solutions])
-    plefka = np.array([equations.plefka(x) for x in solutions])
-    good = (curvature > 0) & (plefka >= 0)
+    curvature = np.array([equations.least_curvature(x) for x in m[firsts]])
+    plefka = np.array([equations.plefka(x) for x in m[firsts]])
     outcomes = _outcomes(converged, nothing, members, curvature, plefka).reshape(len(solvers), -1)
-    hits = np.array(
-        [
-            [(members.reshape(len(solvers), -1)[s] == k).sum() for s in range(len(solvers))]
-            for k in range(len(firsts))
-        ]
-    ).reshape(len(firsts), len(solvers))
-    kept = solutions[torch.from_numpy(good)]
-    accepted = m[torch.from_numpy(outcomes.reshape(-1) == OUTCOMES[0])]
+    good = np.flatnonzero((curvature > 0) & (plefka >= 0))
+    hits = (members.reshape(1, len(solvers), -1) == good[:, None, None]).sum(-1)
+    kept, accepted = m[firsts[good]], m[torch.from_numpy(outcomes.reshape(-1) == OUTCOMES[0])]
     zero = torch.zeros(model.n, dtype=torch.float64)
-    settled = float(equations.residual(zero)) < RESIDUAL
-    stable = settled and equations.least_curvature(zero) > 0 and equations.plefka(zero) >= 0
     counts = [[(row == name).sum() for name in OUTCOMES] for row in outcomes]
-    weights = "weights"
+    variables: dict[str, tuple[Any, ...]] = {
+        "m": (("solution", "spin"), kept, "magnetisation"),
+        "free_energy": ("solution", equations.free_energy(kept), "TAP free energy", "weights"),
+        "q": ("solution", kept.square().mean(1), "Σm²/N"),
+        "curvature": ("solution", curvature[good], "least curvature, scaled"),
+        "plefka": ("solution", plefka[good], "Plefka's 1 − β²ρ"),
+        "hits": (("solution", "solver"), hits, "starts that came there"),
+        "overlap": (("solution", "other"), _cosines(kept), "cosine of solutions"),
+        "ends_overlap": (("end", "other_end"), _cosines(accepted), "cosine of ends"),
+        "outcome": (("solver", "start"), outcomes, "what became of a start"),
+        "count": (("solver", "outcome_kind"), np.array(counts), "starts by outcome"),
+        "free_energy_of_m0": (
+            (),
+            float(equations.free_energy(zero)),
+            "free energy of m = 0",
+            "weights",
+        ),
+        "m0_accepted": ((), _passes(equations, zero), "whether m = 0 passes the three tests"),
+    }
     return xr.Dataset(
-        {
-            "m": labelled(("solution", "spin"), kept, "magnetisation"),
-            "free_energy": labelled(
-                "solution", equations.free_energy(kept), "TAP free energy", weights
-            ),
-            "q": labelled("solution", kept.square().mean(1), "Σm²/N"),
-            "curvature": labelled("solution", curvature[good], "least curvature, scaled"),
-            "plefka": labelled("solution", plefka[good], "Plefka's 1 − β²ρ"),
-            "hits": labelled(("solution", "solver"), hits[good], "starts that came there"),
-            "overlap": labelled(("solution", "other"), _cosines(kept), "cosine of solutions"),
-            "ends_overlap": labelled(("end", "other_end"), _cosines(accepted), "cosine of ends"),
-            "outcome": labelled(("solver", "start"), outcomes, "what became of a start"),
-            "count": labelled(("solver", "outcome_kind"), np.array(counts), "starts by outcome"),
-            "free_energy_of_m0": labelled(
-                (), float(equations.free_energy(zero)), "free energy of m = 0", weights
-            ),
-            "m0_accepted": labelled((), stable, "whether m = 0 passes the three tests"),
-        },
+        {name: labelled(*described) for name, described in variables.items()},
         {
             "solver": list(solvers),
             "outcome_kind": list(OUTCOMES),
             "layer": ("spin", np.repeat(np.arange(len(model.widths)), model.widths)),
         },
         provenance(
-            "tap", SOURCE, seed, T=float(T), starts=starts, same=same, widths=list(model.widths)
+            "tap",
+            SOURCE,
+            seed,
+            T=float(T),
+            starts=starts,
+            same=same,
+            iterations=iterations,
+            widths=list(model.widths),
         )
         | {"residual": RESIDUAL},
     )
+
+
+def _passes(equations: TapEquations, m: Float[Tensor, "N"]) -> bool:
+    """Whether a magnetisation passes the three tests."""
+    settled = float(equations.residual(m)) < RESIDUAL
+    return settled and equations.least_curvature(m) > 0 and equations.plefka(m) >= 0
 
 
 def _distinct(
@@ -188,12 +195,17 @@ def _outcomes(
 
 
 def _check_arguments(
-    model: SpinModel, T: float, starts: int, solvers: Sequence[str], same: float
+    model: SpinModel,
+    T: float,
+    starts: int,
+    iterations: int,
+    solvers: Sequence[str],
+    same: float,
 ) -> None:
     check_model(model)
     if not (isinstance(T, Real) and np.isfinite(float(T)) and T > 0):
         raise ValueError(f"T={T!r}: expected one positive temperature")
-    check_whole(starts=starts)
+    check_whole(starts=starts, iterations=iterations)
     unknown = [name for name in solvers if name not in SOLVERS]
     if unknown or not solvers or isinstance(solvers, str):
         raise ValueError(f"solvers={solvers!r}: expected some of {', '.join(SOLVERS)}")

@@ -101,12 +101,13 @@ def spectrum(
         "zero_modes_enforced": labelled((), enforced, "zero modes that the widths enforce"),
         "tail": labelled("tail_number", tail, "power law of the positive eigenvalues"),
     }
+    middle = (grid[1:] + grid[:-1]) / 2
     if model.layers:
         variables |= _of_layers(model, permuted, bootstraps, seed)
     return xr.Dataset(
         variables,
         {
-            "lam": ("bin", (grid[1:] + grid[:-1]) / 2, {"units": "weights"}),
+            "lam": ("bin", middle, {"long_name": "eigenvalue", "units": "weights"}),
             "tail_number": list(PowerLawTail._fields),
         },
         provenance("spectrum", SOURCE, seed, nulls=nulls, bins=bins, widths=list(model.widths))

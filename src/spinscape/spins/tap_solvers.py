@@ -19,8 +19,6 @@ from spinscape.spins.tap_equations import TapEquations
 __all__ = ["SOLVERS", "TOLERANCE"]
 
 TOLERANCE = 1e-9
-ITERATIONS = 1500
-DESCENTS = 600
 CHECKED = 20
 NEAR = TOLERANCE
 DAMPING = 0.3
@@ -31,7 +29,7 @@ FARTHEST = 30.0
 Starts = Float[Tensor, "start N"]
 
 
-def damped(equations: TapEquations, m: Starts, iterations: int = ITERATIONS) -> Starts:
+def damped(equations: TapEquations, m: Starts, iterations: int) -> Starts:
     """Plain iteration with damping."""
 
     def moved(active: Starts) -> Starts:
@@ -40,7 +38,7 @@ def damped(equations: TapEquations, m: Starts, iterations: int = ITERATIONS) -> 
     return _iterated(equations, m, moved, iterations)
 
 
-def amp(equations: TapEquations, m: Starts) -> Starts:
+def amp(equations: TapEquations, m: Starts, iterations: int) -> Starts:
     """Iteration whose reaction term lags one step behind.
 
     In a layered model, whose even layers see only odd ones, the two colours take turns: what a
@@ -55,23 +53,23 @@ def amp(equations: TapEquations, m: Starts) -> Starts:
             active = torch.where(even, torch.tanh(equations.cavity(active)), active)
             return torch.where(even, active, torch.tanh(equations.cavity(active)))
 
-        return _iterated(equations, m, in_turns, ITERATIONS)
+        return _iterated(equations, m, in_turns, iterations)
     before = torch.zeros_like(m)
-    for step in range(ITERATIONS):
+    for step in range(iterations):
         before, m = m, torch.tanh(equations.cavity(m, before))
         if step % CHECKED == 0 and bool((equations.residual(m) < TOLERANCE).all()):
             break
     return m
 
 
-def minimise(equations: TapEquations, m: Starts) -> Starts:
+def minimise(equations: TapEquations, m: Starts, iterations: int) -> Starts:
     """Descend in F from every start, each with a step length of its own; damped steps at the end.
 
     Near a minimum F is flat to its last digit long before its slope is, but the damped iteration
     contracts.
     """
-    lowest = _descended(equations, torch.atanh(m.clamp(-0.999, 0.999)))
-    return damped(equations, torch.tanh(lowest), ITERATIONS)
+    lowest = _descended(equations, torch.atanh(m.clamp(-0.999, 0.999)), iterations // 2)
+    return damped(equations, torch.tanh(lowest), iterations)
 
 
 def _iterated(
@@ -92,14 +90,16 @@ def _iterated(
     return result
 
 
-def _descended(equations: TapEquations, x: Float[Tensor, "start N"]) -> Float[Tensor, "start N"]:
+def _descended(
+    equations: TapEquations, x: Float[Tensor, "start N"], descents: int
+) -> Float[Tensor, "start N"]:
     """Limited-memory BFGS until the residual is small, or F falls no more."""
     result = x.clone()
     rows = torch.arange(len(x), device=x.device)
     value, slope = _valued(equations, x)
     steps: list[Tensor] = []
     changes: list[Tensor] = []
-    for _ in range(DESCENTS):
+    for _ in range(descents):
         direction = _direction(slope, steps, changes)
         downhill = (direction * slope).sum(-1)
         lost = downhill >= 0
@@ -183,7 +183,7 @@ def _searched(
     return result, new_value, new_slope, made
 
 
-SOLVERS: dict[str, Callable[[TapEquations, Starts], Starts]] = {
+SOLVERS: dict[str, Callable[[TapEquations, Starts, int], Starts]] = {
     "damped": damped,
     "amp": amp,
     "minimise": minimise,

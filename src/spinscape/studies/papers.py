@@ -38,7 +38,7 @@ def reproduce(
         As in `explore`; the same call resumes.
     **settings
         Any field of the paper's settings (`liao2024.LiaoSettings`,
-        `barney2024.SpinSettings`).
+        `spin_settings.SpinSettings`).
 
     Returns
     -------

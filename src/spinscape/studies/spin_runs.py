@@ -20,10 +20,11 @@ from spinscape.spins import histories, phase_findings
 from spinscape.spins.couplings import SpinModel
 from spinscape.statistics import Finding
 from spinscape.store import Run
-from spinscape.studies.barney2024 import SPIN_PRESETS, SpinSettings, SpinStudy, along_replicas
 from spinscape.studies.conducting import Conducted, Progress, conduct, study_of
 from spinscape.studies.presets import settings_of
 from spinscape.studies.sources import DataLike
+from spinscape.studies.spin_settings import SPIN_PRESETS, SpinSettings
+from spinscape.studies.spin_study import SpinStudy, along_replicas
 
 __all__ = ["SpinsOfCheckpoints", "follow"]
 
@@ -60,7 +61,7 @@ def follow(
     preset, seed, out, workers, backend, address, progress
         As in `explore`.
     **settings
-        Any field of `barney2024.SpinSettings`.
+        Any field of `spin_settings.SpinSettings`.
 
     Returns
     -------
@@ -160,6 +161,7 @@ class SpinsOfCheckpoints(Conducted):
             heated=True,
             heats=settings.tap_heats,
             starts=settings.tap_starts,
+            iterations=settings.tap_iterations,
             seed=self.seed,
         )
         return []

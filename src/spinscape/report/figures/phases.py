@@ -26,7 +26,7 @@ from spinscape.report.wording import number
 
 __all__ = ["NETS", "draw_both_trainings", "draw_laziness", "draw_one_phase", "draw_phases"]
 
-NETS = {"relu": "ReLU", "binarized": "binarized"}
+NETS = {"relu": "ReLU", "binarized": "binarized", "followed": "these"}
 """Kinds of network by the last word of their parts' names."""
 
 _CURVES = 5
@@ -182,7 +182,11 @@ def draw_one_phase(parts: Parts) -> list[Drawing]:
     heats, kinds = data["T_c"].values, data["kind"].values
     traces = [
         points(
-            np.repeat(numbers, null.shape[1]), null.ravel(), "permuted weights", GREY, symbol="x"
+            np.repeat(numbers, null.shape[1]),
+            null.ravel(),
+            "permuted weights",
+            GREY,
+            symbol="square",
         )
     ]
     for kind, colour, symbol in (("glass", BLUE, "circle"), ("order", VERMILION, "diamond")):
@@ -229,7 +233,15 @@ def draw_one_phase(parts: Parts) -> list[Drawing]:
         )
         for k in range(len(names))
     )
-    return [Drawing("phases-given", panels, _PHASES.partition("Right")[0], columns, rows)]
+    return [Drawing("phases-given", panels, _GIVEN, columns, rows)]
+
+
+_GIVEN = (
+    "Left: T_c of each network, a circle where a glass sets in below it, a diamond where a hidden "
+    "order does; squares are T_c of the same weights at random places within each layer. Right: "
+    "the smallest eigenvalue whose first root is T_c; a glass touches zero, up to its finite size, "
+    "and an order crosses it."
+)
 
 
 def draw_laziness(parts: Parts) -> list[Drawing]:
