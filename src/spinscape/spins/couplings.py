@@ -289,7 +289,8 @@ class SpinModel:
             return host.product(torch.from_numpy(np.ascontiguousarray(x.T, float))).numpy().T
 
         makes: Any = LinearOperator
-        return makes((self.n, self.n), product, product, product, product, dtype=float)
+        every = dict.fromkeys(("matvec", "rmatvec", "matmat", "rmatmat"), product)
+        return makes((self.n, self.n), dtype=float, **every)
 
     def dense_bonds(self) -> Float[Tensor, "N N"]:
         """The same as a tensor of N² numbers.

@@ -16,8 +16,9 @@ SOURCE = "arXiv 2408.06421; stability of m = 0 in the TAP free energy (Plefka 19
 RULE = (
     "order if the smallest eigenvalue of A(β) = 1 − βJ + β² diag(Σ J²) crosses zero at a T_c above "
     "those of all permuted nulls, and falls below theirs by more than 3 of their standard "
-    "deviations, taken to be at least 1.1 N^(-2/3), the spread of glasses of N spins; glass "
-    "otherwise"
+    "deviations, taken to be at least 1.1 N^(-2/3), the spread of glasses of N spins; order also "
+    "if it and all nulls fall below -1.1 N^(-2/3): then the mean couplings order, which permuting "
+    "leaves; glass otherwise"
 )
 
 
@@ -27,8 +28,8 @@ def phase(model: SpinModel, *, permutations: int = 4, seed: int = 0) -> xr.Datas
     As β grows, the smallest eigenvalue of the TAP Hessian at m = 0 first touches zero (a glass) or
     crosses it (an order). A root gives T_c of an order; without one T_c = 1/β at the smallest
     value. Small glasses cross by accident, which gives a T_c 5 to 20 % too high, so that order is
-    said only where the model exceeds its nulls: the same entries at random places within each
-    layer. It costs a few hundred products with J, two operations a weight each.
+    said only where the model exceeds its nulls, the same entries at random places within each
+    layer, or where they are ordered too, by the mean of their couplings. It costs a few hundred products with J, two operations a weight each.
 
     Parameters
     ----------
@@ -123,6 +124,7 @@ def _judged(found: Touch, heats: np.ndarray, depths: np.ndarray) -> tuple[str, s
             "order" if beyond else "glass",
             "order if the smallest eigenvalue crosses zero at a T_c above that of the one null",
         )
-    spread = max(float(depths.std(ddof=1)), 1.1 * len(found.mode) ** (-2 / 3))
-    deep = found.lowest < depths.mean() - 3 * spread
-    return ("order" if beyond and deep else "glass"), RULE
+    scale = 1.1 * len(found.mode) ** (-2 / 3)
+    deep = found.lowest < depths.mean() - 3 * max(float(depths.std(ddof=1)), scale)
+    means = max(found.lowest, depths.max()) < -scale
+    return ("order" if (beyond and deep) or means else "glass"), RULE
