@@ -4,7 +4,7 @@ import json
 
 import pytest
 from benchmarks import __main__ as command
-from benchmarks import align, harness, landscape, training, units
+from benchmarks import align, harness, landscape, spins, training, units
 
 SMALL = {
     "training": lambda: training.duels(((5, 3, 2, 1.0, 1.0),)),
@@ -14,6 +14,14 @@ SMALL = {
     ],
     "align": lambda: [align.all_pairs(3, (6, 5, 3))],
     "units": lambda: [units.against_whole(3, 4, None, 6, 20), units.flat(3, (2, 4), 6, 20)],
+    "spins": lambda: [
+        spins.against_pytorch((40, 30, 20), 64, None, sweeps=20),
+        spins.against_product((6, 5), 4, None, sweeps=3, square=8),
+        spins.rounded(16, 64, None, sweeps=20),
+        spins.against_annealer("dwave.samplers", 64, sweeps=60),
+        spins.against_annealer("openjij", 64, sweeps=60),
+        spins.against_tempering(33, 4, 200),
+    ],
 }
 
 
