@@ -136,12 +136,10 @@ def field_scale(model: SpinModel) -> float:
 
 
 def across_threads(cells: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
-    """Results of all cells; each of several threads gives its products one core."""
+    """Results of all cells; products take one core each, so that threads change no rounding."""
     if threads < 1:
         raise ValueError(f"threads={threads}: expected 1 or more")
     before = torch.get_num_threads()
-    if threads == 1 or len(cells) == 1:
-        return [cell() for cell in cells]
     try:
         with ThreadPoolExecutor(
             min(threads, len(cells)), initializer=torch.set_num_threads, initargs=(1,)

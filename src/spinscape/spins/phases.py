@@ -29,7 +29,8 @@ def phase(model: SpinModel, *, permutations: int = 4, seed: int = 0) -> xr.Datas
     crosses it (an order). A root gives T_c of an order; without one T_c = 1/β at the smallest
     value. Small glasses cross by accident, which gives a T_c 5 to 20 % too high, so that order is
     said only where the model exceeds its nulls, the same entries at random places within each
-    layer, or where they are ordered too, by the mean of their couplings. It costs a few hundred products with J, two operations a weight each.
+    layer, or where they are ordered too, by the mean of their couplings. It costs a few hundred
+    products with J, two operations a weight each.
 
     Parameters
     ----------

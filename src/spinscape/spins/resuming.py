@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from spinscape.glass.records import labelled
 from spinscape.glass.tempering import Exchange, Tempering
 from spinscape.spins.chain_blocks import Plan
+from spinscape.spins.couplings import SpinModel
 from spinscape.spins.sweeps import Chains, sweeps_of
 
 __all__ = ["kept_state", "resumed", "state_of"]
@@ -37,6 +39,7 @@ def state_of(start: xr.Dataset, plan: Plan, replicas: int) -> dict[str, Any]:
         start.sizes["replica"] == replicas
         and start.sizes["state_spin"] == plan.model.n
         and np.array_equal(start["temperature"].values, plan.temperatures)
+        and start.attrs["state_model"] == _digest(plan.model)
     )
     if not same or start.attrs["seed"] != plan.seed:
         raise ValueError(
@@ -67,7 +70,7 @@ def state_of(start: xr.Dataset, plan: Plan, replicas: int) -> dict[str, Any]:
         generator.set_state(torch.from_numpy(start["state_generator"].values[number].copy()))
         chains = Chains(
             [spins[rows, place].contiguous() for place in plan.model.places],
-            [fields[rows, place].contiguous() for place in plan.model.places],
+            [fields[rows, place].clone() for place in plan.model.places],
             start["state_streams"].values[rows].copy(),
             int(start.attrs["state_sweeps"]),
         )
@@ -107,7 +110,11 @@ def kept_state(blocks: Sequence[dict[str, Any]], plan: Plan) -> xr.Dataset:
     for name in ("chain", "going", "trips"):
         rows = torch.cat([getattr(record, name) for record in records])
         stored[f"state_{name}"] = (("replica", "temperature"), rows)
-    attrs = {"exchanges": records[0].steps, "state_sweeps": chains[0].sweeps}
+    attrs = {
+        "exchanges": records[0].steps,
+        "state_sweeps": chains[0].sweeps,
+        "state_model": _digest(plan.model),
+    }
     return xr.Dataset(
         {
             name: labelled(dims, values, f"what the run goes on from: {name}")
@@ -115,6 +122,14 @@ def kept_state(blocks: Sequence[dict[str, Any]], plan: Plan) -> xr.Dataset:
         },
         attrs=attrs,
     )
+
+
+def _digest(model: SpinModel) -> str:
+    """What tells one model from another: its couplings and fields."""
+    found = hashlib.sha256(repr(model.widths).encode())
+    for part in (*model.couplings, *(() if model.fields is None else (model.fields,))):
+        found.update(part.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 def _rows(parts: Sequence[Sequence[Tensor]]) -> Tensor:

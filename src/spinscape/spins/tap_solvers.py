@@ -77,9 +77,9 @@ def _iterated(
 ) -> Starts:
     """Apply a map to all starts; those that have settled are left alone."""
     result = m.clone()
-    rows = torch.arange(len(m), device=m.device)
-    active = m
-    for step in range(iterations):
+    rows = torch.nonzero(equations.residual(m) >= TOLERANCE).flatten()
+    active = m[rows]
+    for step in range(iterations if len(rows) else 0):
         active = moved(active)
         if step % CHECKED == CHECKED - 1 or step == iterations - 1:
             result[rows] = active
