@@ -43,7 +43,8 @@ class Exchange:
     accepted, tried : [temperature − 1]
         Exchanges between neighbours, summed over ensembles.
     going : [ensemble, chain]
-        The end a chain was last at: 1 the hottest, −1 the coldest, 0 neither yet.
+        1 for a chain that was last at the hottest end, −1 at the coldest after the hottest, 0 for
+        one that has not been at the hottest yet.
     trips : [ensemble, chain]
         Times a chain came back to the hottest end by way of the coldest.
     steps : int

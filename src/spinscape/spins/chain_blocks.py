@@ -137,8 +137,6 @@ def field_scale(model: SpinModel) -> float:
 
 def across_threads(cells: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
     """Results of all cells; products take one core each, so that threads change no rounding."""
-    if threads < 1:
-        raise ValueError(f"threads={threads}: expected 1 or more")
     before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(

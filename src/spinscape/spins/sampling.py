@@ -111,8 +111,8 @@ def sample(
     ('temperature', 'replica', 'measurement')
     """
     check_model(model)
-    check_whole(replicas=replicas, sweeps=sweeps, every=every)
-    check_whole(0, keep=keep)
+    check_whole(replicas=replicas, sweeps=sweeps, every=every, threads=threads)
+    check_whole(0, keep=keep, burn_in=burn_in)
     heats = temperatures_of(temperatures, ordered=True)
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: expected one of {', '.join(PRECISIONS)}")
@@ -125,6 +125,10 @@ def sample(
     plan = Plan(sampled, heats, sweeps, left_out, apart, tempering, keep, seed)
     if not len(plan.measured):
         raise ValueError(f"every={every}: no measurement within {sweeps - left_out} sweeps")
+    if keep > len(plan.measured):
+        raise ValueError(
+            f"keep={keep}: of only {len(plan.measured)} measurements; raise sweeps, or lower every"
+        )
     each = max(2, 2 * (CHAINS // (2 * len(heats))))
     groups = [range(k, min(k + each, replicas)) for k in range(0, replicas, each)]
     state = None if start is None else state_of(start, plan, replicas)

@@ -64,7 +64,7 @@ class Sweeps:
         """Chains at given configurations, with streams of their own."""
         model = self.model
         given = start.to(model.device, model.dtype)
-        spins = [given[:, place].contiguous() for place in self.places]
+        spins = [given[:, place].clone() for place in self.places]
         random: np.ndarray | torch.Generator
         if _on_cpu(model):
             random = streams(seed, len(given))
