@@ -964,3 +964,20 @@ def test_ground_states_refuse_what_sample_refuses():
         ground_states(MANY["SK"](), temperatures=[0.0])
     with pytest.raises(ValueError, match="sweeps"):
         ground_states(MANY["SK"](), temperatures=[1.0], sweeps=0)
+
+
+# Devices without compiled kernels
+
+
+@pytest.mark.parametrize("kind", ["layered", "layered in fields", "SK", "SK in fields"])
+def test_the_path_of_other_devices_samples_the_same(kind, monkeypatch):
+    """The path in PyTorch's own operations, on this one: energies within four errors of replicas."""
+    monkeypatch.setattr("spinscape.spins.sweeps._on_cpu", lambda model: False)
+    model, heats = small(kind), [0.9, 1.6]
+    states = model.configurations()
+    energy = model.energy(states).double()
+    found = sample(model, heats, 24, 500, 3, burn_in=100, every=2)["energy"]
+    for heat in heats:
+        expected = float(torch.softmax(-energy / heat, 0) @ energy)
+        means = found.sel(temperature=heat).mean("measurement").values
+        assert abs(means.mean() - expected) < 4 * means.std(ddof=1) / len(means) ** 0.5

@@ -7,13 +7,25 @@ bits come from xoshiro128++ (Blackman and Vigna 2021, ACM Trans. Math. Softw. 47
 streams a chain, side by side, each from its own seed.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numba
 import numpy as np
 
 __all__ = ["LANES", "logistic", "settle_block", "settle_one_by_one", "streams"]
 
 LANES = 16
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """Compile without the interpreter's lock; kept on disk where there is a place to keep it."""
+    compiled = partial(numba.njit, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+    try:
+        return compiled(cache=True)(function)
+    except RuntimeError:  # no folder can be written: compiled again in every process
+        return compiled()(function)
 
 
 def streams(seed: np.random.SeedSequence, chains: int) -> np.ndarray:
