@@ -21,6 +21,7 @@ def test_the_sign_is_one_at_zero_and_lets_gradients_through_near_it():
     z = torch.tensor([-2.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0], requires_grad=True)
     h = Sign()(z)
     assert h.tolist() == [-1, -1, 1, 1, 1, 1, 1]
+    assert set(Sign()(torch.linspace(-1, 1, 999)).tolist()) == {-1.0, 1.0}
     h.sum().backward()
     assert z.grad.tolist() == [0, 1, 1, 1, 1, 0, 0]
 

@@ -236,7 +236,10 @@ SKEWED = torch.tensor([0] * 20 + [1, 2, 2])
         ({"y": Y.double()}, "y has dtype torch.float64: class labels are integers"),
         ({"y": Y[:, None]}, r"y has shape \(.*\) and the outputs"),
         ({"y": X[:, :2], "loss": "mse"}, r"y has shape .* same shape"),
-        ({"loss": "hinge"}, r"loss='hinge': expected one of \['cross_entropy', 'mse'\]"),
+        (
+            {"loss": "hinge"},
+            r"loss='hinge': expected one of \['cross_entropy', 'mse', 'squared_hinge'\]",
+        ),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "loss 'CrossEntropyLoss': .* a mean over"),
         ({"loss": nn.CrossEntropyLoss(reduction="none")}, "loss CrossEntropyLoss returned shape"),
         (

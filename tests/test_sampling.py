@@ -971,7 +971,7 @@ def test_ground_states_refuse_what_sample_refuses():
 
 @pytest.mark.parametrize("kind", ["layered", "layered in fields", "SK", "SK in fields"])
 def test_the_path_of_other_devices_samples_the_same(kind, monkeypatch):
-    """The path in PyTorch's own operations, on this one: energies within four errors of replicas."""
+    """PyTorch's own operations, on this device: energies within four errors over replicas."""
     monkeypatch.setattr("spinscape.spins.sweeps._on_cpu", lambda model: False)
     model, heats = small(kind), [0.9, 1.6]
     states = model.configurations()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Sign"]
+__all__ = ["Sign", "straight_through_sign"]
 
 
 class Sign(nn.Module):
@@ -15,5 +15,11 @@ class Sign(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return ±1 in the shape of `z`."""
-        soft = nn.functional.hardtanh(z)
-        return soft + (torch.where(z >= 0, 1.0, -1.0).to(z.dtype) - soft).detach()
+        return straight_through_sign(z)
+
+
+def straight_through_sign(z: Tensor) -> Tensor:
+    """The sign of `z`, +1 at zero, whose derivatives are those of the hard tanh."""
+    soft = nn.functional.hardtanh(z)
+    sign = torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
+    return sign + (soft - soft.detach())  # exactly ±1: what is added is 0

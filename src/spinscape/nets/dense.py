@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spinscape.nets.activations import Sign
+from spinscape.nets.activations import Sign, straight_through_sign
 from spinscape.nets.chains import PASSIVE, chain_of, places_of
 from spinscape.nets.losses import Loss
 
@@ -42,10 +42,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(torch.tanh, lambda z, h: 1 - h * h),
     "sigmoid": Activation(torch.sigmoid, lambda z, h: h * (1 - h)),
     "gelu": Activation(nn.functional.gelu, _gelu_derivative),
-    "sign": Activation(
-        lambda z: torch.where(z >= 0, 1.0, -1.0).to(z.dtype),
-        lambda z, h: (z.abs() < 1).to(z.dtype),
-    ),
+    "sign": Activation(straight_through_sign, lambda z, h: (z.abs() < 1).to(z.dtype)),
     "identity": Activation(lambda z: z, lambda z, h: torch.ones_like(z)),
 }
 
