@@ -47,7 +47,7 @@ def duels() -> list[Duel]:
 
 
 def against_pytorch(
-    widths: tuple[int, ...], replicas: int, wanted: float | None, sweeps: int = 200
+    widths: tuple[int, ...], replicas: int, wanted: float | None, sweeps: int = 400
 ) -> Duel:
     """A sample of a layered model, against a heat bath in PyTorch's own operations."""
     model = SpinModel.layered(widths, C=1 / 3, seed=0)
@@ -93,19 +93,29 @@ def against_product(
     replicas: int,
     wanted: float | None,
     threads: int | None = 1,
-    sweeps: int = 200,
+    sweeps: int = 400,
     square: int = 1024,
 ) -> Duel:
-    """A sample of a layered model, against the products alone at the rate of a large one."""
+    """Sweeps of a layered model, against the products alone at the rate of a large one.
+
+    On one core the sweep itself is timed, on all a sample.
+    """
     model = SpinModel.layered(widths, C=1.0, seed=0)
     operations = 4 * sum(layer.numel() for layer in model.layers) / model.n  # an update
     large = torch.randn(square, square)
 
     def ours() -> Work:
-        return _on(
-            threads,
-            lambda: sample(model, [1.0], replicas, sweeps, 0, burn_in=0, every=sweeps),
-        )
+        if threads is None:
+            return lambda: sample(model, [1.0], replicas, sweeps, 0, burn_in=0, every=sweeps)
+        system = sweeps_of(model)
+        chains = system.begin(torch.ones(replicas, model.n), np.random.SeedSequence(0))
+        beta = torch.ones(replicas, dtype=torch.float64)
+
+        def work() -> None:
+            for _ in range(sweeps):
+                system.sweep(chains, beta)
+
+        return _on(threads, work)
 
     def peer() -> Work:
         out = torch.empty_like(large)

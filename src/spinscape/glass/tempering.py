@@ -127,10 +127,12 @@ class Tempering:
     def step(self, state: Any, sweeps: int = 1) -> Float[Tensor, "ensemble temperature"]:
         """Sweep all chains, exchange after each sweep; return the energies by temperature."""
         exchanging = self.exchanging and len(self.beta) > 1
+        beta = self.chain_beta()
         for _ in range(sweeps):
-            self.system.sweep(state, self.chain_beta())
+            self.system.sweep(state, beta)
             if exchanging:
                 self._exchange(self._energy(state))
+                beta = self.chain_beta()
         return self._energy(state).gather(1, self.record.chain)
 
     def _energy(self, state: Any) -> Float[Tensor, "ensemble chain"]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -47,6 +47,13 @@ class Chains:
     fields: list[Tensor]
     streams: np.ndarray | torch.Generator
     sweeps: int = 0
+    arrays: list[tuple[np.ndarray, np.ndarray]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Fields and spins as arrays of the same memory, which the compiled kernels take."""
+        compiled = isinstance(self.streams, np.ndarray)
+        pairs = zip(self.fields, self.spins, strict=True) if compiled else ()
+        self.arrays = [(fields.numpy(), spins.numpy()) for fields, spins in pairs]
 
     def configurations(self) -> Float[Tensor, "chain N"]:
         """All spins, layer after layer."""
@@ -94,10 +101,15 @@ class LayeredSweeps(Sweeps):
     def sweep(self, chains: Chains, beta: Float[Tensor, "chain"]) -> None:
         """Draw all even layers, then all odd ones."""
         doubled = (2 * beta).to(self.model.device, self.model.dtype)
+        array = doubled.numpy() if isinstance(chains.streams, np.ndarray) else None
         for colour in (0, 1):
             for k in range(colour, self._last + 1, 2):
                 self._field(chains, k)
-                _settle(chains.fields[k], doubled, chains.spins[k], chains.streams)
+                if isinstance(chains.streams, np.ndarray):
+                    settle_block(chains.arrays[k][0], array, chains.arrays[k][1], chains.streams)
+                else:
+                    pull = doubled[:, None] * chains.fields[k]
+                    chains.spins[k].copy_(_signs(pull + _noise(pull, chains.streams)))
         chains.sweeps += 1
 
     def energy(self, chains: Chains) -> Float[Tensor, "chain"]:
@@ -195,16 +207,6 @@ def products_in(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def _settle(
-    fields: Tensor, doubled: Tensor, spins: Tensor, random: np.ndarray | torch.Generator
-) -> None:
-    if isinstance(random, np.ndarray):
-        settle_block(fields.numpy(), doubled.numpy(), spins.numpy(), random)
-    else:
-        pull = doubled[:, None] * fields + _noise(fields, random)
-        spins.copy_(_signs(pull))
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
