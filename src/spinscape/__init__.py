@@ -13,7 +13,7 @@ torch.Size([2])
 
 from importlib.metadata import version
 
-from spinscape import glass, spins
+from spinscape import glass, landscape, spins, valleys
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import datasets, models, symmetry
 from spinscape.nets.populations import population
@@ -34,6 +34,7 @@ __all__ = [
     "datasets",
     "explore",
     "glass",
+    "landscape",
     "models",
     "points",
     "population",
@@ -41,4 +42,5 @@ __all__ = [
     "spins",
     "symmetry",
     "train",
+    "valleys",
 ]

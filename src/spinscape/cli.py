@@ -192,10 +192,60 @@ def spins(
 
 
 @app.command()
+def mine(
+    data: Data = None,
+    model: Annotated[
+        str | None, typer.Option(help="module:function that returns your own nn.Module.")
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Trained weights of --model (a file, or a pattern); the first is mined around. "
+            "Without, --model is trained."
+        ),
+    ] = None,
+    preset: Preset = None,
+    width: Width = None,
+    seed: Seed = None,
+    workers: NumberOfWorkers = None,
+    backend: Backend = None,
+    address: Address = None,
+    out: Out = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search curves and surfaces around a network: w-basins, vvv-basins, saddles, wine bottles.
+
+    The command line goes before the TOML file, and that before the preset.
+    """
+    from spinscape.studies.mining_study import prospect_around
+
+    options = _options(
+        config,
+        data=data,
+        model=model,
+        checkpoint=checkpoint,
+        preset=preset,
+        width=width,
+        seed=seed,
+        workers=workers,
+        backend=backend,
+        address=address,
+        out=out,
+    )
+    with _Progress(quiet=as_json) as progress:
+        run = prospect_around(**options, progress=progress)
+    _show_findings(run, as_json)
+
+
+@app.command()
 def reproduce(
     paper: Annotated[
         str,
-        typer.Argument(help="liao2024 (arXiv 2407.20724) or barney2024 (arXiv 2408.06421)."),
+        typer.Argument(
+            help="liao2024 (arXiv 2407.20724), barney2024 (2408.06421), li2024-mining (2405.12493) "
+            "or li2024-asymmetry (2405.12489)."
+        ),
     ],
     data: Data = None,
     preset: Preset = None,

@@ -24,7 +24,17 @@ from numpy.typing import ArrayLike
 
 from spinscape.findings import Finding
 
-__all__ = ["Finding", "Interval", "bootstrap", "kendall", "p_value", "pair_bootstrap"]
+__all__ = [
+    "Finding",
+    "Interval",
+    "above",
+    "bootstrap",
+    "kendall",
+    "numbers_of",
+    "p_value",
+    "pair_bootstrap",
+    "share",
+]
 
 Statistic: TypeAlias = Literal["mean", "median"] | Callable[..., Any]
 RESAMPLES = 4999
@@ -191,6 +201,40 @@ def kendall(
         return agreement / np.sqrt(x_untied * y_untied)
 
     return _interval((np.arange(len(first)),), tau, level, resamples, seed, expand=False)
+
+
+def share(flags: ArrayLike) -> Interval:
+    """Share of true flags, with its 95 % interval by Wilson (1927), which exists where all agree.
+
+    Parameters
+    ----------
+    flags : array [sample] of bool
+        At least one.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    chosen = np.asarray(flags, dtype=bool).ravel()
+    if not len(chosen):
+        raise ValueError("flags: expected at least one")
+    found = scipy.stats.binomtest(int(chosen.sum()), len(chosen)).proportion_ci(method="wilson")
+    return Interval(float(chosen.mean()), float(found.low), float(found.high), 0.95)
+
+
+def numbers_of(found: Interval | None) -> dict[str, Any]:
+    """Value, ends and level of an interval as the fields of a finding."""
+    if found is None:
+        return {"value": None, "low": None, "high": None, "level": None}
+    return {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
+
+
+def above(found: Interval, bound: float = 0.0) -> str:
+    """The verdict on whether a number exceeds a bound, by its interval."""
+    if found.low > bound:
+        return "supported"
+    return "not supported" if found.high < bound else "undecided"
 
 
 def p_value(

@@ -1,1 +1,5 @@
-"""The energy of points on data: chunks, lines, planes, subspaces, paths."""
+"""The energy of points on data: chunks, lines, planes, subspaces, paths, curvature."""
+
+from spinscape.landscape import curvature
+
+__all__ = ["curvature"]

@@ -3,6 +3,8 @@
 The statistics of normalisation layers count as constants.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +13,12 @@ from spinscape.nets.chunks import pieces
 from spinscape.nets.engine import DenseEngine, PointEvaluator
 from spinscape.nets.losses import Loss
 
-__all__ = ["differentiable_losses", "gradients", "hessian_products"]
+__all__ = [
+    "differentiable_losses",
+    "gauss_newton_products",
+    "hessian_products",
+    "losses_and_gradients",
+]
 
 GRADIENT_FACTOR = 3.0
 """Intermediate results that back-propagation keeps, in those of a forward pass."""
@@ -37,20 +44,32 @@ def differentiable_losses(
     return torch.cat(losses) if losses else points.sum(-1)
 
 
-def gradients(
+def losses_and_gradients(
     evaluator: PointEvaluator, points: Float[Tensor, "P n"], x: Tensor, y: Tensor
-) -> Float[Tensor, "P n"]:
-    """Gradient of the loss at every point."""
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P n"]]:
+    """Loss and its gradient at every point."""
     piece = _dense_gradient if isinstance(evaluator.engine, DenseEngine) else _gradient
     cuts = evaluator.cuts(points, x, GRADIENT_FACTOR)
-    result = torch.zeros_like(points)
+    losses, result = points.new_zeros(len(points)), torch.zeros_like(points)
     for rows in pieces(len(points), cuts.points):
         buffers = evaluator.buffers(points[rows])
         for samples in pieces(len(x), cuts.samples):
             share = (samples.stop - samples.start) / len(x)
-            part = piece(evaluator, points[rows], x[samples], y[samples], buffers)
+            value, part = piece(evaluator, points[rows], x[samples], y[samples], buffers)
+            losses[rows].add_(value, alpha=share)
             result[rows].add_(part, alpha=share)
-    return result
+    return losses, result
+
+
+def gauss_newton_products(
+    evaluator: PointEvaluator,
+    points: Float[Tensor, "P n"],
+    vectors: Float[Tensor, "P n"],
+    x: Tensor,
+    y: Tensor,
+) -> Float[Tensor, "P n"]:
+    """Generalised Gauss-Newton matrix Jᵀ (∂²L/∂z²) J at every point, times that point's vector."""
+    return _products(_gauss_newton, evaluator, points, vectors, x, y)
 
 
 def hessian_products(
@@ -61,13 +80,25 @@ def hessian_products(
     y: Tensor,
 ) -> Float[Tensor, "P n"]:
     """Hessian of the loss at every point, times that point's vector."""
+    return _products(_product, evaluator, points, vectors, x, y)
+
+
+def _products(
+    piece: Callable[..., Tensor],
+    evaluator: PointEvaluator,
+    points: Tensor,
+    vectors: Tensor,
+    x: Tensor,
+    y: Tensor,
+) -> Tensor:
+    """Sum products over chunks of samples, for one chunk of points after another."""
     cuts = evaluator.cuts(points, x, HESSIAN_FACTOR)
     result = torch.zeros_like(points)
     for rows in pieces(len(points), cuts.points):
         buffers = evaluator.buffers(points[rows])
         for samples in pieces(len(x), cuts.samples):
             share = (samples.stop - samples.start) / len(x)
-            part = _product(evaluator, points[rows], vectors[rows], x[samples], y[samples], buffers)
+            part = piece(evaluator, points[rows], vectors[rows], x[samples], y[samples], buffers)
             result[rows].add_(part, alpha=share)
     return result
 
@@ -86,21 +117,21 @@ class _SharedTargets(Loss):
 
 def _dense_gradient(
     evaluator: PointEvaluator, points: Tensor, x: Tensor, y: Tensor, buffers: dict[str, Tensor]
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     assert isinstance(evaluator.engine, DenseEngine)
     stack = evaluator.engine.stack
     x = stack.inputs(x.to(points.dtype))
-    return stack.gradient(points, x, y, _SharedTargets(evaluator.loss))[1]
+    return stack.gradient(points, x, y, _SharedTargets(evaluator.loss))
 
 
 def _gradient(
     evaluator: PointEvaluator, points: Tensor, x: Tensor, y: Tensor, buffers: dict[str, Tensor]
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     points = points.detach().requires_grad_()
     with torch.enable_grad():
         outputs = evaluator.engine.outputs(points, x, buffers=buffers)
-        total = evaluator.loss.value(outputs, y, own=False).sum()
-    return torch.autograd.grad(total, points)[0]
+        value = evaluator.loss.value(outputs, y, own=False)
+    return value.detach(), torch.autograd.grad(value.sum(), points)[0]
 
 
 def _product(
@@ -120,3 +151,27 @@ def _product(
     if not slope.requires_grad:  # the loss is linear in the point
         return torch.zeros_like(points)
     return torch.autograd.grad(slope, points, materialize_grads=True)[0]
+
+
+def _gauss_newton(
+    evaluator: PointEvaluator,
+    points: Tensor,
+    vectors: Tensor,
+    x: Tensor,
+    y: Tensor,
+    buffers: dict[str, Tensor],
+) -> Tensor:
+    """Three passes backwards; the Jacobian times a vector is the derivative of its transpose's."""
+    points = points.detach().requires_grad_()
+    with torch.enable_grad():
+        outputs = evaluator.engine.outputs(points, x, buffers=buffers)
+        dual = torch.zeros_like(outputs, requires_grad=True)
+        (pulled,) = torch.autograd.grad(outputs, points, dual, create_graph=True)
+        pushed = torch.autograd.grad(pulled, dual, vectors, retain_graph=True)[0]
+        free = outputs.detach().requires_grad_()
+        total = evaluator.loss.value(free, y, own=False).sum()
+        (slope,) = torch.autograd.grad(total, free, create_graph=True)
+        if not slope.requires_grad:  # the loss is linear in the outputs
+            return torch.zeros_like(points)
+        (bent,) = torch.autograd.grad(slope, free, pushed)
+    return torch.autograd.grad(outputs, points, bent)[0]

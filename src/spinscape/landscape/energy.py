@@ -16,7 +16,12 @@ from spinscape.landscape.checks import (
     check_mean,
     few_samples,
 )
-from spinscape.landscape.derivatives import differentiable_losses, gradients, hessian_products
+from spinscape.landscape.derivatives import (
+    differentiable_losses,
+    gauss_newton_products,
+    hessian_products,
+    losses_and_gradients,
+)
 from spinscape.landscape.scans import coordinates, scan_dataset
 from spinscape.landscape.subspaces import scan_lines, scan_subspace
 from spinscape.nets.chunks import pieces
@@ -189,11 +194,19 @@ class Landscape:
         statistics of normalisation layers are held fixed: it is the gradient of the loss that an
         optimiser sees in evaluation mode, not of the map from points to re-estimated losses.
         """
-        points, batch = self._rows(points)
-        found = gradients(self._evaluator, points.detach(), self.x, self.y)
-        return found.view(*batch, self.n)
+        return self.loss_and_gradient(points)[1]
 
-    def hvp(self, points: Points, vectors: Points) -> Float[Tensor, "*batch n"]:
+    def loss_and_gradient(
+        self, points: Points
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch n"]]:
+        """Loss and :meth:`gradient` of every point in one pass."""
+        points, batch = self._rows(points)
+        loss, slope = losses_and_gradients(self._evaluator, points.detach(), self.x, self.y)
+        return loss.view(batch), slope.view(*batch, self.n)
+
+    def hvp(
+        self, points: Points, vectors: Points, matrix: str = "hessian"
+    ) -> Float[Tensor, "*batch n"]:
         """Hessian of the loss at every point times a vector, exactly (no finite differences).
 
         Parameters
@@ -201,11 +214,15 @@ class Landscape:
         points : [..., n]
         vectors : [..., n]
             Broadcast against the points: one point and many vectors will do.
+        matrix : "hessian" or "gauss_newton"
+            Or the part of it that the curvature of the loss in the outputs makes, Jᵀ (∂²L/∂z²) J,
+            which is never negative for a convex loss.
 
         Notes
         -----
         Re-estimated statistics of normalisation layers are held fixed, as in :meth:`gradient`.
         """
+        products = _matrix(matrix)
         vectors = points_of(vectors)
         self.space.check(vectors, "vectors")
         points = points_of(points)
@@ -213,7 +230,7 @@ class Landscape:
         points, vectors = torch.broadcast_tensors(points, vectors.to(points.dtype))
         rows, batch = self._rows(points)
         vectors = vectors.detach().reshape(-1, self.n)
-        found = hessian_products(self._evaluator, rows.detach(), vectors, self.x, self.y)
+        found = products(self._evaluator, rows.detach(), vectors, self.x, self.y)
         return found.view(*batch, self.n)
 
     def subspace(
@@ -398,6 +415,13 @@ class Landscape:
             "statistics_samples": len(used),
             "statistics_batch": batch,
         }
+
+
+def _matrix(name: str) -> Callable[..., Tensor]:
+    known = {"hessian": hessian_products, "gauss_newton": gauss_newton_products}
+    if name not in known:
+        raise ValueError(f"matrix={name!r}: expected one of {', '.join(map(repr, known))}")
+    return known[name]
 
 
 def _statistics_inputs(statistics: str, samples: int | Tensor | None, x: Tensor) -> Tensor | None:

@@ -1,27 +1,17 @@
 """The networks that the protocols are first tried on; any `nn.Module` of yours does as well."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from numbers import Integral
 
-import torch
 from torch import nn
 
-from spinscape.nets.activations import Sign
+from spinscape.nets.seeding import ACTIVATIONS, activation_of, refuse_below_one, seeded
+from spinscape.nets.transformers import transformer
+from spinscape.nets.vision import lenet, resnet, vgg
 
-__all__ = ["ACTIVATIONS", "cnn", "mlp"]
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "sigmoid": nn.Sigmoid,
-    "sign": Sign,
-    "identity": nn.Identity,
-}
+__all__ = ["ACTIVATIONS", "cnn", "lenet", "mlp", "resnet", "transformer", "vgg"]
 
 
 def mlp(
@@ -72,14 +62,13 @@ def mlp(
     if isinstance(hidden, Integral | str):
         raise TypeError(f"hidden must be a sequence of widths, got {hidden!r}; say [{hidden}]")
     shape = list(inputs) if isinstance(inputs, Sequence) else [inputs]
-    _refuse_below_one(inputs=shape, hidden=hidden, outputs=[outputs])
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation {activation!r} is unknown; known: {', '.join(ACTIVATIONS)}")
+    refuse_below_one(inputs=shape, hidden=hidden, outputs=[outputs])
+    act = activation_of(activation)
     sizes = [math.prod(shape), *hidden]
     layers: list[nn.Module] = [nn.Flatten()] if len(shape) > 1 else []
-    with _seeded(seed):
+    with seeded(seed):
         for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after, bias, device="cpu"), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(before, after, bias, device="cpu"), act()]
         layers.append(nn.Linear(sizes[-1], outputs, bias, device="cpu"))
     return nn.Sequential(*layers)
 
@@ -111,8 +100,8 @@ def cnn(channels: int, classes: int, *, width: int = 8, seed: int = 0) -> nn.Seq
     ValueError
         A number below 1.
     """
-    _refuse_below_one(channels=[channels], classes=[classes], width=[width])
-    with _seeded(seed):
+    refuse_below_one(channels=[channels], classes=[classes], width=[width])
+    with seeded(seed):
         return nn.Sequential(
             *_block(channels, width),
             nn.MaxPool2d(2),
@@ -126,18 +115,3 @@ def cnn(channels: int, classes: int, *, width: int = 8, seed: int = 0) -> nn.Seq
 def _block(channels: int, width: int) -> tuple[nn.Module, ...]:
     convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False, device="cpu")
     return convolution, nn.BatchNorm2d(width, device="cpu"), nn.ReLU()
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    # Not torch.manual_seed: that would reseed the accelerators too, whose state is not forked.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
-
-
-def _refuse_below_one(**sizes: Sequence[int]) -> None:
-    for name, values in sizes.items():
-        for value in values:
-            if not isinstance(value, Integral) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from spinscape.findings import Finding
+from spinscape.report.claiming import Claim
+from spinscape.report.valley_claims import ASYMMETRY_CLAIMS, MINING_CLAIMS
 
 __all__ = ["RULE", "Claim", "claims_of"]
 
@@ -16,48 +14,6 @@ RULE = (
     "undecided. The methods are ours; what they show of these networks and these data need not "
     "hold for those of the paper."
 )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of a paper's abstract, in our words."""
-
-    key: str
-    text: str
-    known: str
-    """What is known of how the paper tested it."""
-    ours: str
-    """How it is tested here."""
-    deciding: tuple[str, ...]
-    """Questions of the findings on which the verdict rests."""
-    beside: tuple[str, ...] = ()
-    """Questions of further findings that a reader should see."""
-    stems: tuple[str, ...] = ()
-    """Beginnings of further such questions, which end with what a run chose: a temperature."""
-
-    def found(self, findings: Sequence[Finding]) -> list[Finding]:
-        """Findings that bear on the claim, the deciding ones first."""
-        asked = (*self.deciding, *self.beside)
-        named = sorted(
-            (finding for finding in findings if finding.question in asked),
-            key=lambda finding: asked.index(finding.question),
-        )
-        return named + [finding for finding in findings if self._begins(finding.question)]
-
-    def _begins(self, question: str) -> bool:
-        asked = (*self.deciding, *self.beside)
-        return question not in asked and question.startswith(self.stems)
-
-    def verdict(self, findings: Sequence[Finding]) -> str:
-        """What `RULE` says of the claim."""
-        found = [finding for finding in findings if finding.question in self.deciding]
-        answered = {finding.question for finding in found}
-        verdicts = {finding.verdict for finding in found}
-        if "not supported" in verdicts:
-            return "not supported"
-        if verdicts == {"supported"} and answered == set(self.deciding):
-            return "supported"
-        return "undecided"
 
 
 def claims_of(study: str) -> tuple[Claim, ...]:
@@ -292,4 +248,9 @@ _BARNEY = (
     ),
 )
 
-_CLAIMS = {"liao2024": _LIAO, "barney2024": _BARNEY}
+_CLAIMS = {
+    "liao2024": _LIAO,
+    "barney2024": _BARNEY,
+    "li2024-mining": MINING_CLAIMS,
+    "li2024-asymmetry": ASYMMETRY_CLAIMS,
+}

@@ -12,10 +12,11 @@ from spinscape.report import markup
 from spinscape.report.panels import Parts
 from spinscape.report.sections import Protocol
 from spinscape.report.spin_protocols import SPIN_LEADS, SPIN_STUDIES
+from spinscape.report.valley_protocols import ASYMMETRY_STUDIES, MINING_STUDIES, VALLEY_LEADS
 
 __all__ = ["header", "heading", "is_given"]
 
-COMMANDS = ("explore", "spins")
+COMMANDS = ("explore", "mine", "spins")
 
 
 def _data_name(config: Mapping[str, Any]) -> str:
@@ -33,6 +34,9 @@ def heading(config: Mapping[str, Any], study: str = "explore") -> str:
     if study in SPIN_STUDIES:
         origin = "given networks" if is_given(config) else "networks trained on"
         return f"The spins of {origin} {'' if is_given(config) else _data_name(config)}".strip()
+    if study in (*MINING_STUDIES, *ASYMMETRY_STUDIES):
+        origin = "a given network on" if is_given(config) else "networks trained on"
+        return f"The valleys of {origin} {_data_name(config)}"
     origin = "given networks on" if is_given(config) else "networks trained on"
     return f"The loss landscape of {origin} {_data_name(config)}"
 
@@ -74,6 +78,8 @@ def _lead(
 ) -> str:
     if study in SPIN_STUDIES:
         return SPIN_LEADS["given" if is_given(config) else "trained"]
+    if study in (*MINING_STUDIES, *ASYMMETRY_STUDIES):
+        return VALLEY_LEADS["mine" if study in MINING_STUDIES else "asymmetry"]
     questions = "what the ground around them looks like, what stands between them,"
     if is_given(config):
         words = (

@@ -12,6 +12,12 @@ from spinscape.report.protocols import PROTOCOLS
 __all__ = ["draw"]
 
 _TELLTALE = {
+    "overlap_null": ("mined/v-basin", "lam"),
+    "ratio_index": ("asymmetry/base", "noise"),
+    "agreement": ("mechanism", "direction"),
+    "prominence": ("curves/given", "direction"),
+    "holes": ("surfaces/pairs", "pair"),
+    "share_evaluated": ("surfaces/given", "a"),
     "kernel_change": ("laziness", "scale"),
     "layer_correlation": ("overlaps/given", "heat"),
     "ends_overlap": ("tap/given", "heat"),

@@ -13,6 +13,14 @@ from spinscape.report.spin_protocols import (
     SPIN_PROTOCOLS,
     SPIN_STUDIES,
 )
+from spinscape.report.valley_protocols import (
+    ASYMMETRY_CAVEATS,
+    ASYMMETRY_STUDIES,
+    MINING_CAVEATS,
+    MINING_STUDIES,
+    VALLEY_GLOSSARY,
+    VALLEY_PROTOCOLS,
+)
 
 __all__ = ["PROTOCOLS", "caveats_of", "glossary_of", "protocols_of"]
 
@@ -262,7 +270,7 @@ _LANDSCAPE = (
 )
 
 
-PROTOCOLS = (*_LANDSCAPE, *SPIN_PROTOCOLS)
+PROTOCOLS = (*_LANDSCAPE, *SPIN_PROTOCOLS, *VALLEY_PROTOCOLS)
 
 
 def protocols_of(study: str) -> tuple[Protocol, ...]:
@@ -310,9 +318,15 @@ _GLOSSARY = (
 
 def caveats_of(study: str) -> tuple[str, ...]:
     """Return what the page of a study cannot show."""
-    return SPIN_CAVEATS if study in SPIN_STUDIES else _CAVEATS
+    if study in SPIN_STUDIES:
+        return SPIN_CAVEATS
+    if study in MINING_STUDIES:
+        return MINING_CAVEATS
+    return ASYMMETRY_CAVEATS if study in ASYMMETRY_STUDIES else _CAVEATS
 
 
 def glossary_of(study: str) -> tuple[tuple[str, str], ...]:
     """Return the words that the page of a study explains."""
-    return SPIN_GLOSSARY if study in SPIN_STUDIES else _GLOSSARY
+    if study in SPIN_STUDIES:
+        return SPIN_GLOSSARY
+    return VALLEY_GLOSSARY if study in (*MINING_STUDIES, *ASYMMETRY_STUDIES) else _GLOSSARY

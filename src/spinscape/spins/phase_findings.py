@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import scipy.stats
 import xarray as xr
 
 from spinscape.spins.growth_laws import first_ordered
-from spinscape.statistics import Finding, Interval, bootstrap
+from spinscape.statistics import Finding, Interval, bootstrap, numbers_of
 
 __all__ = [
-    "above",
     "accuracy_finding",
     "given_findings",
     "glass_finding",
-    "numbers_of",
     "order_findings",
 ]
 
@@ -161,20 +158,6 @@ def accuracy_finding(error: Sequence[float], wanted: float, name: str, *, seed: 
         rule=f"supported if the median over the networks reaches {wanted:.0%}",
         verdict="supported" if found.value >= wanted else "not supported",
     )
-
-
-def numbers_of(found: Interval | None) -> dict[str, Any]:
-    """Value, ends and level of an interval as the fields of a finding."""
-    if found is None:
-        return {"value": None, "low": None, "high": None, "level": None}
-    return {"value": found.value, "low": found.low, "high": found.high, "level": found.level}
-
-
-def above(found: Interval, bound: float = 0.0) -> str:
-    """The verdict on whether a number exceeds a bound, by its interval."""
-    if found.low > bound:
-        return "supported"
-    return "not supported" if found.high < bound else "undecided"
 
 
 def given_findings(phases: xr.Dataset, *, level: float = 0.95) -> list[Finding]:

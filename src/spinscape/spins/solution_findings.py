@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 import xarray as xr
 from jaxtyping import Float
 
-from spinscape.spins.phase_findings import above, numbers_of
-from spinscape.statistics import Finding, Interval, bootstrap
+from spinscape.statistics import Finding, above, bootstrap, numbers_of, share
 
 __all__ = ["descriptor_finding", "sampler_finding", "spectrum_finding", "tap_findings"]
 
@@ -33,7 +31,7 @@ def tap_findings(taps: xr.Dataset, name: str, *, seed: int) -> list[Finding]:
     told = "; ".join(
         f"{np.mean(end[:, k]):.1f} at {heat:g} T_c" for k, heat in enumerate(taps["heat"].values)
     )
-    value = _share(single)
+    value = share(single)
     return [
         Finding(
             protocol="tap",
@@ -163,9 +161,3 @@ def _tails_told(spectra: xr.Dataset) -> str:
         f"{int((p >= 0.1).sum())} of {len(p)}, and a log-normal fits better in "
         f"{int((ratio < 0).sum())}"
     )
-
-
-def _share(flags: np.ndarray) -> Interval:
-    """Share of true flags, with Wilson's interval, which exists where all are alike."""
-    found = scipy.stats.binomtest(int(flags.sum()), len(flags)).proportion_ci(method="wilson")
-    return Interval(float(flags.mean()), float(found.low), float(found.high), 0.95)

@@ -8,8 +8,7 @@ import numpy as np
 import xarray as xr
 
 from spinscape.spins.growth_laws import growth
-from spinscape.spins.phase_findings import above, numbers_of
-from spinscape.statistics import Finding, bootstrap, p_value
+from spinscape.statistics import Finding, above, bootstrap, numbers_of, p_value
 
 __all__ = ["alike_finding", "growth_findings", "lazy_findings"]
 

@@ -5,14 +5,18 @@ from typing import Any
 
 from spinscape.clusters import Workers
 from spinscape.store import Run
+from spinscape.studies.asymmetry_study import Li2024Asymmetry
 from spinscape.studies.barney2024 import Barney2024
 from spinscape.studies.conducting import Conducted, Progress, conduct, study_of
 from spinscape.studies.liao2024 import Liao2024
+from spinscape.studies.mining_study import Li2024Mining
 from spinscape.studies.sources import DataLike
 
 __all__ = ["PAPERS", "reproduce"]
 
-PAPERS: dict[str, type[Conducted]] = {"liao2024": Liao2024, "barney2024": Barney2024}
+PAPERS: dict[str, type[Conducted]] = {
+    study.name: study for study in (Liao2024, Barney2024, Li2024Mining, Li2024Asymmetry)
+}
 
 
 def reproduce(
@@ -32,13 +36,14 @@ def reproduce(
 
     Parameters
     ----------
-    paper : {"liao2024", "barney2024"}
-        arXiv 2407.20724, or 2408.06421.
+    paper : {"liao2024", "barney2024", "li2024-mining", "li2024-asymmetry"}
+        arXiv 2407.20724, 2408.06421, 2405.12493 or 2405.12489.
     data, preset, seed, out, workers, backend, address, progress
         As in `explore`; the same call resumes.
     **settings
         Any field of the paper's settings (`liao2024.LiaoSettings`,
-        `spin_settings.SpinSettings`).
+        `spin_settings.SpinSettings`, `valley_settings.MiningSettings`,
+        `valley_settings.AsymmetrySettings`).
 
     Returns
     -------

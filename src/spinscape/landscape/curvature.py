@@ -1,0 +1,464 @@
+"""Curvature of a landscape at many points at once: eigenpairs, traces, densities, parabolas.
+
+Products with the Hessian are exact; the statistics of normalisation layers are held fixed, as in
+`Landscape.hvp`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from spinscape.landscape.checks import check_finite
+from spinscape.landscape.energy import Landscape
+from spinscape.landscape.krylov import (
+    extreme_eigenpairs,
+    hutch_plus_plus,
+    hutchinson,
+    lanczos,
+    quadrature,
+)
+from spinscape.nets.chunks import pieces
+from spinscape.nets.orders import generator
+from spinscape.nets.weightspace import points as points_of
+from spinscape.origins import versions
+
+__all__ = ["along", "density", "eigenpairs", "predicted", "trace"]
+
+_STREAM = 83
+MEMORY = 1 << 30
+"""Bytes that the Lanczos vectors of points worked on at once may take."""
+
+Group = str | Tensor | None
+
+
+def eigenpairs(
+    landscape: Landscape,
+    points: Float[Tensor, "*batch n"],
+    *,
+    top: int = 5,
+    bottom: int = 1,
+    group: Group = None,
+    matrix: str = "hessian",
+    seed: int = 0,
+    tolerance: float = 1e-4,
+    steps: int = 200,
+) -> xr.Dataset:
+    """Find the largest and smallest eigenvalues with their eigenvectors, by Lanczos.
+
+    Parameters
+    ----------
+    landscape : Landscape
+    points : [..., n]
+    top, bottom : int
+        How many at either end.
+    group : str or LongTensor, optional
+        Parameters to which the matrix is restricted: a name of ``landscape.space.groups``, or
+        indices. Eigenvectors are zero elsewhere.
+    matrix : "hessian" or "gauss_newton"
+    seed : int
+        Of the vectors to start from.
+    tolerance : float
+        Residual ‖Hv − λv‖ allowed, as a share of the largest eigenvalue in size.
+    steps : int
+        At most so many products; what has not converged by then says so.
+
+    Returns
+    -------
+    Dataset
+        ``eigenvalue [point, eigenpair]`` (top ones first, largest first; then the bottom ones,
+        smallest last), ``eigenvector [point, eigenpair, n]``, ``residual``, ``converged``.
+        Without leading axes of `points` there is one point.
+
+    Raises
+    ------
+    ValueError
+        If more eigenpairs are asked for than there are, a group or matrix is unknown, or a point is
+        not finite.
+    """
+    rows, index, project = _prepared(landscape, points, group)
+    size = landscape.n if index is None else len(index)
+    for name, value in (("top", top), ("bottom", bottom)):
+        if value < 0:
+            raise ValueError(f"{name}={value!r}: expected 0 or more")
+    if not 1 <= top + bottom <= size:
+        raise ValueError(
+            f"top={top} and bottom={bottom}: expected 1 to {size:,} in all, as many as there are"
+        )
+    if not tolerance > 0:
+        raise ValueError(f"tolerance={tolerance!r}: expected a number above 0")
+    at_once = max(1, MEMORY // (rows.itemsize * size * min(size, steps)))
+    parts = []
+    for some in pieces(len(rows), at_once):
+        operator = _operator(landscape, rows[some], index, matrix)
+        start, fresh = (_gaussian(rows[some], size, (seed, kind), some) for kind in (0, 1))
+        parts.append(
+            extreme_eigenpairs(
+                operator, start, fresh, top, bottom, tolerance=tolerance, steps=steps
+            )
+        )
+    values, residuals = (torch.cat([getattr(p, k) for p in parts]) for k in ("values", "residuals"))
+    vectors = project(torch.cat([part.vectors for part in parts]))
+    limit = tolerance * values.abs().amax(1, keepdim=True)
+    dims = ("point", "eigenpair")
+    result = xr.Dataset(
+        {
+            "eigenvalue": _variable(dims, values, "eigenvalue", _units(landscape)),
+            "eigenvector": _variable((*dims, "n"), vectors, "unit eigenvector"),
+            "residual": _variable(dims, residuals, "‖Hv − λv‖", _units(landscape)),
+            "converged": _variable(dims, residuals <= limit, "whether the residual is allowed"),
+        }
+    )
+    told = {"top": top, "bottom": bottom, "tolerance": tolerance, "steps": steps}
+    return result.assign_attrs(
+        _provenance("eigenpairs", "Lanczos 1950", landscape, seed, group, matrix, **told)
+    )
+
+
+def trace(
+    landscape: Landscape,
+    points: Float[Tensor, "*batch n"],
+    *,
+    probes: int = 48,
+    group: Group = None,
+    matrix: str = "hessian",
+    method: str = "hutch++",
+    seed: int = 0,
+) -> xr.Dataset:
+    """Estimate trace and Frobenius norm, by Hutch++ or Hutchinson's estimator.
+
+    Parameters
+    ----------
+    landscape, points, group, matrix, seed
+        As in `eigenpairs`.
+    probes : int
+        Products with the matrix in all; Hutch++ spends a third on the range, a third within it
+        and a third outside, and is exact where the range is the whole space.
+    method : "hutch++" or "hutchinson"
+        Meyer, Musco, Musco and Woodruff 2021 (arXiv 2010.09649), or Hutchinson 1990, both with
+        Rademacher vectors.
+
+    Returns
+    -------
+    Dataset
+        ``trace [point]`` and ``trace_error`` (standard error over probes), ``square [point]``
+        (‖H‖_F²) and ``square_error``, and ``weights``, the dimension of the matrix.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 6 probes, or a group, matrix or method is unknown.
+    """
+    rows, index, _ = _prepared(landscape, points, group)
+    size = landscape.n if index is None else len(index)
+    if method not in ("hutch++", "hutchinson"):
+        raise ValueError(f"method={method!r}: expected 'hutch++' or 'hutchinson'")
+    if probes < 6:
+        raise ValueError(f"probes={probes!r}: expected at least 6, or there is no standard error")
+    operator = _operator(landscape, rows, index, matrix)
+    if method == "hutchinson":
+        vectors = _rademacher(rows, probes, size, seed)
+        estimates, squares = hutchinson(operator, vectors)
+        value = estimates.mean(1)
+    else:
+        third = probes // 3
+        vectors = _rademacher(rows, min(third, size) + third, size, seed)
+        sketch, outer = vectors[:, : min(third, size)], vectors[:, min(third, size) :]
+        inside, estimates, squares = hutch_plus_plus(operator, sketch, outer)
+        value = inside + estimates.mean(1)
+    units = _units(landscape)
+    result = xr.Dataset(
+        {
+            "trace": _variable("point", value, "trace of the matrix", units),
+            "trace_error": _variable("point", _error(estimates), "its standard error", units),
+            "square": _variable("point", squares.mean(1), "squared Frobenius norm"),
+            "square_error": _variable("point", _error(squares), "its standard error"),
+            "weights": _variable((), size, "dimension of the matrix"),
+        }
+    )
+    source = "arXiv 2010.09649, algorithm 1" if method == "hutch++" else "Hutchinson 1990"
+    return result.assign_attrs(
+        _provenance("trace", source, landscape, seed, group, matrix, probes=probes, method=method)
+    )
+
+
+def density(
+    landscape: Landscape,
+    points: Float[Tensor, "*batch n"],
+    *,
+    probes: int = 8,
+    steps: int = 64,
+    group: Group = None,
+    matrix: str = "hessian",
+    grid: int = 256,
+    width: float = 0.01,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Estimate the density of eigenvalues by stochastic Lanczos quadrature.
+
+    Ghorbani, Krishnan and Xiao 2019 (arXiv 1901.10159).
+
+    Parameters
+    ----------
+    landscape, points, group, matrix, seed
+        As in `eigenpairs`.
+    probes : int
+        Random vectors, each with a Lanczos run of its own.
+    steps : int
+        Of each run.
+    grid : int
+        Points at which the density is given, evenly from the smallest node to the largest of all.
+    width : float
+        Standard deviation of the Gaussians by which it is smoothed, as a share of that range.
+
+    Returns
+    -------
+    Dataset
+        ``node`` and ``weight [point, probe, node]`` (weights of a probe add up to 1), ``density
+        [point, value]`` on the coordinate ``value``; ``negative [point]``, the share of eigenvalues
+        below zero by more than `width` of the largest in size, with ``negative_error`` over probes.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 probes or steps, or a group or matrix is unknown.
+    """
+    rows, index, _ = _prepared(landscape, points, group)
+    size = landscape.n if index is None else len(index)
+    if probes < 2 or steps < 2 or grid < 2 or not width > 0:
+        raise ValueError(
+            f"probes={probes!r}, steps={steps!r}, grid={grid!r}, width={width!r}: expected at "
+            "least 2 of each and a positive width"
+        )
+    at_once = max(1, MEMORY // (rows.itemsize * size * min(size, steps) * probes))
+    nodes: list[Tensor] = []
+    weights: list[Tensor] = []
+    for some in pieces(len(rows), at_once):
+        single = rows[some].repeat_interleave(probes, 0)
+        start = _rademacher(rows[some], probes, size, seed, some.start).flatten(0, 1)
+        run = lanczos(_operator(landscape, single, index, matrix), start, steps)
+        for kept, found in zip((nodes, weights), quadrature(run), strict=True):
+            kept.append(found.unflatten(0, (-1, probes)))
+    node, weight = (torch.cat(kept).double() for kept in (nodes, weights))
+    low, high = float(node.min()), float(node.max())
+    spread = max(width * (high - low), 1e-12)
+    value = torch.linspace(low - 3 * spread, high + 3 * spread, grid, dtype=torch.float64)
+    value = value.to(node.device)
+    bumps = torch.exp(-0.5 * ((value - node[..., None]) / spread) ** 2) * weight[..., None]
+    smooth = bumps.sum(2).mean(1) / (spread * (2 * np.pi) ** 0.5)
+    edge = width * node.abs().amax((1, 2), keepdim=True)
+    below = (weight * (node < -edge)).sum(2)
+    dims = ("point", "probe", "node")
+    units = _units(landscape)
+    result = xr.Dataset(
+        {
+            "node": _variable(dims, node, "node of the quadrature", units),
+            "weight": _variable(dims, weight, "its weight"),
+            "density": _variable(("point", "value"), smooth, "density of eigenvalues"),
+            "negative": _variable("point", below.mean(1), "share of negative eigenvalues"),
+            "negative_error": _variable("point", _error(below), "its standard error"),
+        },
+        {"value": ("value", value.cpu().numpy(), {"long_name": "eigenvalue", "units": units})},
+    )
+    told = {"probes": probes, "steps": steps, "width": width}
+    return result.assign_attrs(
+        _provenance("density", "arXiv 1901.10159", landscape, seed, group, matrix, **told)
+    )
+
+
+def along(
+    landscape: Landscape,
+    points: Float[Tensor, "*batch n"],
+    directions: Float[Tensor, "direction n"],
+    *,
+    matrix: str = "hessian",
+) -> xr.Dataset:
+    """Measure dᵀHd of every direction at every point.
+
+    Returns
+    -------
+    Dataset
+        ``curvature [point, direction]``, and ``length [direction]``.
+
+    Raises
+    ------
+    ValueError
+        If a direction has a wrong length or zero norm.
+    """
+    rows, _, _ = _prepared(landscape, points, None)
+    directions = points_of(directions).to(rows)
+    landscape.space.check(directions, "directions", ndim=2)
+    lengths = torch.linalg.vector_norm(directions, dim=1)
+    for k, length in enumerate(lengths.tolist()):
+        if not 0 < length < float("inf"):
+            raise ValueError(f"directions: row {k} has norm {length:g}; leave it out")
+    images = landscape.hvp(rows[:, None], directions, matrix)
+    found = (images * directions).sum(-1)
+    result = xr.Dataset(
+        {
+            "curvature": _variable(("point", "direction"), found, "dᵀHd", _units(landscape)),
+            "length": _variable("direction", lengths, "length of the direction", "weights"),
+        }
+    )
+    return result.assign_attrs(_provenance("along", "ours", landscape, 0, None, matrix))
+
+
+def predicted(moments: xr.Dataset, length: float = 1.0) -> xr.Dataset:
+    """Foretell the curvature along isotropic directions of a length, from trace and norm.
+
+    The mean of dᵀHd is ‖d‖² tr H/n, its relative standard deviation √[2 (n‖H‖_F² − tr²H) /
+    ((n + 2) tr²H)] (Böttcher and Wheeler 2022, arXiv 2208.13219).
+
+    Parameters
+    ----------
+    moments : Dataset
+        Of `trace`.
+    length : float
+        ‖d‖.
+
+    Returns
+    -------
+    Dataset
+        ``foretold`` and ``foretold_spread`` [point].
+
+    Raises
+    ------
+    ValueError
+        If the length is not positive.
+    """
+    if not length > 0:
+        raise ValueError(f"length={length!r}: expected a number above 0")
+    n = float(moments["weights"])
+    total, square = moments["trace"].values, moments["square"].values
+    left = np.maximum(n * square - total**2, 0)
+    with np.errstate(divide="ignore"):
+        spread = np.sqrt(2 * left / ((n + 2) * total**2))
+    units = moments["trace"].attrs["units"]
+    return xr.Dataset(
+        {
+            "foretold": _variable("point", length**2 * total / n, "‖d‖² tr H / n", units),
+            "foretold_spread": _variable("point", spread, "relative standard deviation of dᵀHd"),
+        },
+        attrs={**moments.attrs, "protocol": "predicted", "length": length},
+    )
+
+
+Project = Callable[[Tensor], Tensor]
+
+
+def _prepared(
+    landscape: Landscape, points: Any, group: Group
+) -> tuple[Float[Tensor, "P n"], Tensor | None, Project]:
+    """Points as rows, the indices that count, and how vectors get their other entries back."""
+    points = points_of(points).detach()
+    landscape.space.check(points, "points")
+    check_finite(points, "points")
+    rows = points.reshape(-1, landscape.n)
+    if group is None:
+        return rows, None, lambda vectors: vectors
+    index = _indices(landscape, group).to(rows.device)
+
+    def whole(vectors: Tensor) -> Tensor:
+        full = vectors.new_zeros(*vectors.shape[:-1], landscape.n)
+        full[..., index] = vectors
+        return full
+
+    return rows, index, whole
+
+
+def _indices(landscape: Landscape, group: str | Tensor) -> Tensor:
+    if isinstance(group, Tensor):
+        index = group.nonzero().flatten() if group.dtype == torch.bool else group.long()
+        if index.ndim != 1 or not len(index) or int(index.max()) >= landscape.n:
+            raise ValueError(f"group: expected indices below {landscape.n:,}, at least one")
+        return index
+    known = landscape.space.groups
+    if group not in known:
+        raise ValueError(
+            f"group={group!r}: module {landscape.space.kind!r} has none of that name; it has "
+            f"{', '.join(list(known)[:12])}"
+        )
+    return known[group]
+
+
+def _operator(
+    landscape: Landscape, rows: Float[Tensor, "P n"], index: Tensor | None, matrix: str
+) -> Callable[[Float[Tensor, "P k m"]], Float[Tensor, "P k m"]]:
+    """Products of the points' matrices with k vectors each, restricted to the indices."""
+
+    def product(vectors: Tensor) -> Tensor:
+        if index is None:
+            return landscape.hvp(rows[:, None], vectors, matrix)
+        full = vectors.new_zeros(*vectors.shape[:-1], landscape.n)
+        full[..., index] = vectors
+        return landscape.hvp(rows[:, None], full, matrix)[..., index]
+
+    return product
+
+
+def _gaussian(
+    rows: Tensor, size: int, words: tuple[int, int], some: slice
+) -> Float[Tensor, "P size"]:
+    drawn = [
+        torch.randn(size, generator=generator(_STREAM, *words, k), dtype=torch.float64)
+        for k in range(some.start, some.stop)
+    ]
+    return torch.stack(drawn).to(rows)
+
+
+def _rademacher(
+    rows: Tensor, probes: int, size: int, seed: int, first: int = 0
+) -> Float[Tensor, "P probe size"]:
+    """Signs of chance; those of a point depend on its place and the probe's alone."""
+    drawn = [
+        torch.stack(
+            [
+                torch.randint(0, 2, (size,), generator=generator(_STREAM, seed, 2, k, j))
+                for j in range(probes)
+            ]
+        )
+        for k in range(first, first + len(rows))
+    ]
+    return (2 * torch.stack(drawn) - 1).to(rows)
+
+
+def _error(estimates: Float[Tensor, "P probe"]) -> Float[Tensor, "P"]:
+    return estimates.std(1) / estimates.shape[1] ** 0.5
+
+
+def _units(landscape: Landscape) -> str:
+    return "nats" if landscape.criterion.name == "cross_entropy" else "1"
+
+
+def _variable(
+    dims: str | Sequence[str], values: Any, long_name: str, units: str = "1"
+) -> tuple[Any, np.ndarray, dict[str, str]]:
+    host = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return dims, host, {"long_name": long_name, "units": units}
+
+
+def _provenance(
+    protocol: str,
+    source: str,
+    landscape: Landscape,
+    seed: int,
+    group: Group,
+    matrix: str,
+    **arguments: Any,
+) -> dict[str, Any]:
+    told = group if isinstance(group, str) else "indices" if group is not None else "all"
+    arguments |= {"group": told, "matrix": matrix, "samples": len(landscape.x)}
+    return {
+        "protocol": protocol,
+        "source": source,
+        "seed": seed,
+        "arguments": json.dumps({**arguments, "loss": landscape.criterion.name}),
+        "versions": versions(),
+    }

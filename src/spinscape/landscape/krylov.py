@@ -1,0 +1,224 @@
+"""Krylov methods for a batch of symmetric operators at once: Lanczos, traces, densities.
+
+Libraries work on one operator at a time; here every product is one product of a whole batch. An
+operator maps vectors ``[P, k, n]`` to vectors, the p-th of P matrices applied to k of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = [
+    "Eigenpairs",
+    "Operator",
+    "Recurrence",
+    "extreme_eigenpairs",
+    "hutch_plus_plus",
+    "hutchinson",
+    "lanczos",
+    "quadrature",
+]
+
+Operator: TypeAlias = Callable[[Float[Tensor, "P k n"]], Float[Tensor, "P k n"]]
+
+TINY = {torch.float32: 1e-5, torch.float64: 1e-12}
+"""A residual of at most so much of the operator's size ends an invariant subspace."""
+
+
+class Recurrence(NamedTuple):
+    """Tridiagonal matrices and the basis in which they are the operators."""
+
+    diagonal: Float[Tensor, "P m"]
+    off_diagonal: Float[Tensor, "P m"]
+    """Between step j and j + 1; the last one is the norm of the residual."""
+    basis: Float[Tensor, "P m n"]
+
+    def tridiagonal(self) -> Float[Tensor, "P m m"]:
+        """The matrices, whole."""
+        inner = self.off_diagonal[:, :-1]
+        return (
+            torch.diag_embed(self.diagonal)
+            + torch.diag_embed(inner, offset=1)
+            + torch.diag_embed(inner, offset=-1)
+        )
+
+
+class Eigenpairs(NamedTuple):
+    """Those at the top, largest first; then those at the bottom, smallest last."""
+
+    values: Float[Tensor, "P k"]
+    vectors: Float[Tensor, "P k n"]
+    residuals: Float[Tensor, "P k"]
+    """Norms of H v − λ v, by the recurrence."""
+    steps: int
+
+
+def lanczos(
+    operator: Operator,
+    start: Float[Tensor, "P n"],
+    steps: int,
+    fresh: Float[Tensor, "P n"] | None = None,
+    before: Recurrence | None = None,
+) -> Recurrence:
+    """Run the Lanczos recurrence with full reorthogonalisation, done twice.
+
+    Where a residual vanishes (an invariant subspace), a fresh vector goes on, uncoupled: repeated
+    eigenvalues are found so, and quadrature weights of what follows are zero.
+
+    Parameters
+    ----------
+    operator : Operator
+    start : [P, n]
+        Need not be of unit length.
+    steps : int
+        At most n.
+    fresh : [P, n], optional
+        Random vectors for such places; the start, shifted, if not given.
+    before : Recurrence, optional
+        An earlier run from the same start, which is gone on with.
+    """
+    count, n = start.shape
+    steps = min(steps, n)
+    basis = start.new_zeros(count, steps, n)
+    diagonal, off = start.new_zeros(count, steps), start.new_zeros(count, steps)
+    done = 0
+    if before is not None:
+        done = before.diagonal.shape[1]
+        basis[:, :done], diagonal[:, :done], off[:, :done] = (
+            before.basis,
+            before.diagonal,
+            before.off_diagonal,
+        )
+    fresh = start.roll(1, -1) + start if fresh is None else fresh
+    size = diagonal.abs().amax(1) if done else start.new_zeros(count)
+    vector = _unit(start) if not done else _next(operator, basis, diagonal, off, done, fresh, size)
+    for j in range(done, steps):
+        basis[:, j] = vector
+        residual = operator(vector[:, None])[:, 0]
+        diagonal[:, j] = (residual * vector).sum(1)
+        size = torch.maximum(size, torch.linalg.vector_norm(residual, dim=1))
+        residual = _orthogonal(residual, basis[:, : j + 1])
+        off[:, j] = torch.linalg.vector_norm(residual, dim=1)
+        vector, off[:, j] = _onward(residual, off[:, j], basis[:, : j + 1], fresh, size)
+    return Recurrence(diagonal, off, basis)
+
+
+def _next(
+    operator: Operator,
+    basis: Tensor,
+    diagonal: Tensor,
+    off: Tensor,
+    done: int,
+    fresh: Tensor,
+    size: Tensor,
+) -> Float[Tensor, "P n"]:
+    """The vector with which an earlier run goes on: its last residual, made again."""
+    residual = operator(basis[:, done - 1, None])[:, 0]
+    residual = _orthogonal(residual, basis[:, :done])
+    return _onward(residual, off[:, done - 1], basis[:, :done], fresh, size)[0]
+
+
+def _onward(
+    residual: Tensor, norm: Tensor, basis: Tensor, fresh: Tensor, size: Tensor
+) -> tuple[Float[Tensor, "P n"], Float[Tensor, "P"]]:
+    """The next basis vector, and its coupling, which is zero where a fresh one had to be taken."""
+    ended = norm <= TINY.get(norm.dtype, 1e-5) * size
+    if bool(ended.any()) and basis.shape[1] < basis.shape[2]:
+        other = _orthogonal(fresh + basis.sum(1), basis)
+        residual = torch.where(ended[:, None], other, residual)
+    return _unit(residual), torch.where(ended, torch.zeros_like(norm), norm)
+
+
+def _orthogonal(vectors: Float[Tensor, "P n"], basis: Float[Tensor, "P m n"]) -> Tensor:
+    for _ in range(2):
+        inside = torch.einsum("pmn,pn->pm", basis, vectors)
+        vectors = vectors - torch.einsum("pmn,pm->pn", basis, inside)
+    return vectors
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / norm.clamp(min=torch.finfo(vectors.dtype).tiny)
+
+
+def extreme_eigenpairs(
+    operator: Operator,
+    start: Float[Tensor, "P n"],
+    fresh: Float[Tensor, "P n"],
+    top: int,
+    bottom: int,
+    *,
+    tolerance: float,
+    steps: int,
+    stride: int = 16,
+) -> Eigenpairs:
+    """Find the largest and smallest eigenpairs by Lanczos runs that grow until they converge.
+
+    Parameters
+    ----------
+    operator : Operator
+    start, fresh : [P, n]
+        Random vectors.
+    top, bottom : int
+        How many at either end.
+    tolerance : float
+        Residual allowed, as a share of the largest eigenvalue in size.
+    steps : int
+        At most so many.
+    stride : int
+        Steps between tests of convergence.
+    """
+    n = start.shape[1]
+    limit = min(n, max(steps, top + bottom))
+    run: Recurrence | None = None
+    reached = 0
+    while True:
+        reached = min(limit, max(reached + stride, top + bottom + 2))
+        run = lanczos(operator, start, reached, fresh, run)
+        values, inner = torch.linalg.eigh(run.tridiagonal())
+        chosen = [*range(reached - 1, reached - 1 - top, -1), *range(bottom - 1, -1, -1)]
+        last = run.off_diagonal[:, -1:] if reached < n else torch.zeros_like(values[:, :1])
+        residuals = (last * inner[:, -1, :].abs())[:, chosen]
+        size = values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+        if reached == limit or bool((residuals <= tolerance * size).all()):
+            break
+    vectors = torch.einsum("pmn,pmk->pkn", run.basis, inner[:, :, chosen])
+    return Eigenpairs(values[:, chosen], _unit(vectors), residuals, reached)
+
+
+def hutchinson(
+    operator: Operator, probes: Float[Tensor, "P k n"]
+) -> tuple[Float[Tensor, "P k"], Float[Tensor, "P k"]]:
+    """Estimates of trace and squared Frobenius norm, one a probe: zᵀHz and ‖Hz‖²."""
+    image = operator(probes)
+    return (probes * image).sum(-1), image.square().sum(-1)
+
+
+def hutch_plus_plus(
+    operator: Operator, sketch: Float[Tensor, "P k n"], probes: Float[Tensor, "P g n"]
+) -> tuple[Float[Tensor, "P"], Float[Tensor, "P g"], Float[Tensor, "P k"]]:
+    """Trace by Hutch++ (Meyer, Musco, Musco and Woodruff 2021, arXiv 2010.09649, algorithm 1).
+
+    Returns
+    -------
+    (inside, outside, squares)
+        The trace within the range of the sketch's images, exactly; for every probe the estimate of
+        the rest; and ‖Hz‖² of every vector of the sketch.
+    """
+    images = operator(sketch)
+    basis = torch.linalg.qr(images.mT)[0].mT  # rows
+    inside = (basis * operator(basis)).sum((1, 2))
+    rest = probes - (probes @ basis.mT) @ basis
+    outside = (rest * operator(rest)).sum(-1)
+    return inside, outside, images.square().sum(-1)
+
+
+def quadrature(run: Recurrence) -> tuple[Float[Tensor, "P m"], Float[Tensor, "P m"]]:
+    """Nodes and weights of the Gauss quadrature that a Lanczos run is (Golub and Welsch 1969)."""
+    nodes, inner = torch.linalg.eigh(run.tridiagonal())
+    return nodes, inner[:, 0, :].square()

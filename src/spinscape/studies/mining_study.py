@@ -1,0 +1,423 @@
+"""`mine`: curve types and surfaces around a network, and the directions that show them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from spinscape.clusters import Workers
+from spinscape.glass.records import labelled
+from spinscape.landscape import curvature
+from spinscape.landscape.energy import Landscape
+from spinscape.nets import populations
+from spinscape.nets.training import train
+from spinscape.nets.weightspace import points as points_of
+from spinscape.statistics import Finding
+from spinscape.store import Run
+from spinscape.studies.conducting import Conducted, Progress, conduct, study_of
+from spinscape.studies.sources import DataLike
+from spinscape.studies.valley_settings import MINING_PRESETS, MiningSettings
+from spinscape.valleys import constructions, mining_findings
+from spinscape.valleys.curves import scan
+from spinscape.valleys.directions import gaussian, scaled
+from spinscape.valleys.mining import mine
+from spinscape.valleys.planes import surfaces
+
+__all__ = ["Li2024Mining", "MiningStudy", "prospect_around"]
+
+SURFACES = ("saddle", "wine-bottle")
+AT = {"solution": "a trained network", "initial": "an initialisation"}
+
+
+def prospect_around(
+    data: DataLike = "digits",
+    *,
+    model: str | nn.Module | None = None,
+    checkpoint: str | Path | Sequence[str | Path] | None = None,
+    preset: str = "quick",
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    workers: int | None = 1,
+    backend: str = "loky",
+    address: str | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Search curves and surfaces around a network, trained here or brought along.
+
+    Parameters
+    ----------
+    data : str, path, (x, y) or Data
+        As in `explore`.
+    model : str or nn.Module, optional
+        ``module:function`` that returns the network, or the network.
+    checkpoint : str, path or sequence of paths, optional
+        Trained weights of `model`, or a pattern of files: nothing is trained then, and the first is
+        mined around.
+    preset, seed, out, workers, backend, address, progress
+        As in `explore`.
+    **settings
+        Any field of `valley_settings.MiningSettings`.
+
+    Returns
+    -------
+    Run
+        Its findings, and the page at ``run.path / "page.html"``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit, or `out` holds a run of another configuration.
+    """
+    files = [checkpoint] if isinstance(checkpoint, Path) else checkpoint
+    study = study_of(
+        MiningStudy, data, preset=preset, seed=seed, model=model, checkpoints=files, **settings
+    )
+    study.workers, study.progress = Workers(workers, backend, address), progress
+    return conduct(study, preset, out)
+
+
+@dataclass
+class MiningStudy(Conducted):
+    """Curves, mined directions, surfaces and curvature around one network."""
+
+    name: ClassVar[str] = "mine"
+    presets: ClassVar[Mapping[str, MiningSettings]] = MINING_PRESETS
+
+    settings: MiningSettings
+
+    @property
+    def protocols(self) -> dict[str, Callable[[Run], list[Finding]]]:
+        """Curves first: how often a label comes unmined is the null of mining."""
+        return {
+            "curves": self.curves,
+            "mining": self.mining,
+            "surfaces": self.surfaces,
+            "curvature": self.curvature,
+        }
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """What needs networks that were not given."""
+        files = len(self.source.checkpoints)
+        if not files:
+            return {}
+        reasons = {
+            "initialisation": "where training began is not known of given networks, so nothing is "
+            "mined there"
+        }
+        if files < 2:
+            reasons["constructions between solutions"] = f"needs 2 networks, got {files}"
+        return reasons
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network."""
+        return self.source.module(self.settings.width)
+
+    @cached_property
+    def landscape(self) -> Landscape:
+        """The loss on training samples, which is mined."""
+        x, y = self.source.data.train
+        count = self.settings.mined_samples
+        return Landscape(self.module, x[:count].clone(), y[:count].clone())
+
+    @cached_property
+    def held_out(self) -> Landscape:
+        """The loss on test samples, which judges; statistics are taken on training samples."""
+        x, y = self.source.data.test
+        count = self.settings.held_out_samples
+        return Landscape(
+            self.module, x[:count].clone(), y[:count].clone(), statistics_samples=self.landscape.x
+        )
+
+    def population(self, run: Run) -> xr.Dataset:
+        """Train the solutions, their initialisations kept, or read those that were given."""
+        if self.source.checkpoints:
+            files = self.source.checkpoints
+            return run.part(
+                "population", populations.population, self.module, files, self.source.data
+            )
+        names = ("epochs", "batch_size", "learning_rate", "momentum", "weight_decay")
+        recipe = {name: getattr(self.settings, name) for name in names}
+        cell = partial(
+            train,
+            self.module,
+            self.source.data,
+            replicas=max(2, self.settings.replicas),
+            seed=self.seed,
+            init=self.source.init,
+            snapshots=[0],
+            **recipe,
+        )
+        self._compute(run, "training", {"population": cell})
+        return run.dataset("population")
+
+    def curves(self, run: Run) -> list[Finding]:
+        """Noise around the network, and directions built by hand."""
+        settings = self.settings
+        cells = {}
+        for where, point in self._centres(run).items():
+            seeds = range(settings.noise_directions)
+            noise = scaled(gaussian(point, seeds), point, self.landscape.space)
+            cells[f"curves/{where}"] = partial(scan, self.held_out, point, noise)
+        cells["curves/constructed"] = partial(_built_curves, self.held_out, self._by_hand(run))
+        self._compute(run, "curves", cells)
+        found = {name.split("/")[1]: run.dataset(name) for name in cells}
+        return [
+            mining_findings.noise_finding(found["solution"], found.get("initial")),
+            mining_findings.construction_finding(found["constructed"]),
+        ]
+
+    def mining(self, run: Run) -> list[Finding]:
+        """Every curve type at the solution, and a w-peak at the initialisation."""
+        settings = self.settings
+        centres = self._centres(run)
+        cells = {
+            f"mined/{shape}": self._miner(centres["solution"], shape, settings.s)
+            for shape in settings.shapes
+        }
+        if "initial" in centres:
+            cells["mined/w-peak"] = self._miner(centres["initial"], "w-peak", settings.initial_s)
+        self._compute(run, "mining curves", cells)
+        found = []
+        for name in cells:
+            mined = run.dataset(name)
+            where = "initial" if name.endswith("w-peak") else "solution"
+            noise = run.dataset(f"curves/{where}")
+            found.append(mining_findings.existence_finding(mined, noise, AT[where]))
+            if where == "solution":
+                beside = mining_findings.along_hessian_finding(mined, self.seed)
+                found += [] if beside is None else [beside]
+        return found
+
+    def surfaces(self, run: Run) -> list[Finding]:
+        """Planes of mined directions, of constructions, and mined planes."""
+        settings = self.settings
+        centres = self._centres(run)
+        cells: dict[str, Callable[[], xr.Dataset]] = {
+            "surfaces/pairs": partial(
+                surfaces, self.held_out, centres["solution"], *self._named(run), side=settings.side
+            ),
+            "surfaces/constructed": partial(
+                _built_surfaces, self.held_out, self._planes_by_hand(run), settings.side
+            ),
+        }
+        centre, s = centres["solution"], settings.s
+        kinds: Sequence[str] = ("bowl",)
+        if "initial" in centres:
+            centre, s, kinds = centres["initial"], settings.initial_s, SURFACES
+        for kind in kinds:
+            cells[f"mined/{kind}"] = self._miner(
+                centre,
+                kind,
+                s,
+                seeds=settings.surface_seeds,
+                steps=settings.surface_steps,
+                side=settings.side,
+            )
+        self._compute(run, "surfaces", cells)
+        where = AT["initial" if "initial" in centres else "solution"]
+        return [
+            mining_findings.construction_finding(run.dataset("surfaces/constructed")),
+            *(
+                mining_findings.existence_finding(run.dataset(f"mined/{kind}"), None, where)
+                for kind in kinds
+            ),
+        ]
+
+    def curvature(self, run: Run) -> list[Finding]:
+        """Eigenvalues, trace and density, and what they foretell of curves along noise."""
+        settings = self.settings
+        cells = {
+            f"curvature/{where}": partial(
+                _curvature,
+                self.landscape,
+                point,
+                self.seed,
+                settings.probes,
+                settings.lanczos_steps,
+            )
+            for where, point in self._centres(run).items()
+        }
+        self._compute(run, "curvature", cells)
+        found = []
+        for where, point in self._centres(run).items():
+            seeds = range(settings.noise_directions)
+            noise = scaled(gaussian(point, seeds), point, self.landscape.space)
+            measured = curvature.along(self.landscape, point, noise)
+            data = run.dataset(f"curvature/{where}")
+            found.append(
+                mining_findings.curvature_finding(
+                    np.asarray(measured["curvature"].values, dtype=float).ravel(),
+                    float(data["foretold"]),
+                    float(data["foretold_spread"]),
+                    AT[where],
+                    self.seed,
+                )
+            )
+        return found
+
+    def _centres(self, run: Run) -> dict[str, Tensor]:
+        """The solution that is looked at, and where its training began."""
+        return {
+            name: points[0] for name, points in self._points(run).items() if name != "initials"
+        } | {
+            name[:-1]: points[0] for name, points in self._points(run).items() if name == "initials"
+        }
+
+    def _points(self, run: Run) -> dict[str, Tensor]:
+        """Solutions that did not diverge, and their initialisations where these are known."""
+        trained = run.dataset("population")
+        kept = trained.isel(replica=np.flatnonzero(~trained["diverged"].values))
+        if not kept.sizes["replica"]:
+            raise ValueError("population: every network diverged; lower learning_rate")
+        found = {"solution": points_of(kept)}
+        if "snapshot" in kept:
+            found["initials"] = points_of(kept["snapshot"].isel(snapshot=0))
+        return found
+
+    def _miner(
+        self, point: Tensor, shape: str, s: float, **options: Any
+    ) -> Callable[[], xr.Dataset]:
+        given = {"seeds": self.settings.seeds, "steps": self.settings.steps, **options}
+        numbers = [self.seed * 100_003 + k for k in range(given.pop("seeds"))]
+        return partial(
+            mine, self.landscape, point, shape, seeds=numbers, held_out=self.held_out, s=s, **given
+        )
+
+    def _by_hand(self, run: Run) -> list[constructions.Construction]:
+        points = self._points(run)
+        solutions = points["solution"]
+        built = [constructions.v_basin(self.landscape, solutions[0], self.seed)]
+        if "initials" in points:
+            built.append(constructions.v_side(points["initials"][0], solutions[0]))
+        if len(solutions) > 1:
+            built.append(constructions.w_basin(solutions[0], solutions[1]))
+            built.append(constructions.w_peak(solutions[0], solutions[1]))
+        return built
+
+    def _planes_by_hand(self, run: Run) -> list[constructions.Construction]:
+        solutions = self._points(run)["solution"]
+        built = [constructions.bowl(self.landscape, solutions[0], self.seed)]
+        if len(solutions) > 1:
+            built.append(
+                constructions.saddle(self.landscape, solutions[0], solutions[1], self.seed)
+            )
+        with suppress(ValueError):  # it takes one wide hidden layer of ReLU units
+            built.append(constructions.wine_bottle(self.landscape))
+        return built
+
+    def _named(self, run: Run) -> tuple[Tensor, list[str]]:
+        """Directions whose pairs are drawn: noise, the steepest way to bend, and the mined ones."""
+        point = self._centres(run)["solution"]
+        names = ["noise"]
+        rows = [scaled(gaussian(point, [self.seed]), point, self.landscape.space)[0]]
+        for shape in self.settings.shapes:
+            mined = run.dataset(f"mined/{shape}")
+            best = np.flatnonzero(mined["success"].values)
+            if len(best):
+                rows.append(torch.as_tensor(mined["direction"].values[best[0], 0]).to(point))
+                names.append(shape)
+        top = curvature.eigenpairs(self.landscape, point, top=1, bottom=0, seed=self.seed)
+        row = torch.as_tensor(top["eigenvector"].values).reshape(1, -1).to(point)
+        rows.append(scaled(row, point, self.landscape.space)[0])
+        return torch.stack(rows), [*names, "top of the Hessian"]
+
+
+@dataclass
+class Li2024Mining(MiningStudy):
+    """The same, and how mining depends on length and weight."""
+
+    name: ClassVar[str] = "li2024-mining"
+
+    @property
+    def protocols(self) -> dict[str, Callable[[Run], list[Finding]]]:
+        """Those of `mine`, and the sweep."""
+        return {**super().protocols, "sweep": self.sweep}
+
+    def sweep(self, run: Run) -> list[Finding]:
+        """vvv-basins at several lengths and weights, and which collapse."""
+        settings = self.settings
+        point = self._centres(run)["solution"]
+        cells = {
+            f"sweep_pieces/s={s:g},weight={weight:g}": self._miner(
+                point, "vvv-basin", s, weight=weight, seeds=settings.sweep_seeds, eigenvectors=0
+            )
+            for s in settings.sweep_s
+            for weight in settings.sweep_weights
+        }
+        self._compute(run, "lengths and weights", cells)
+        found = run.part("sweep", _swept, run, settings)
+        return [mining_findings.collapse_finding(found)]
+
+
+def _built_curves(landscape: Landscape, built: Sequence[constructions.Construction]) -> xr.Dataset:
+    names = [each.label for each in built]
+    points = torch.stack([each.point for each in built])
+    directions = torch.cat([each.directions for each in built])
+    found = scan(landscape, points, directions, names=names)
+    return found.assign(expected=labelled("direction", names, "curve type it should be"))
+
+
+def _built_surfaces(
+    landscape: Landscape, built: Sequence[constructions.Construction], side: int
+) -> xr.Dataset:
+    planes = []
+    for each in built:
+        extent = 2.5 if each.label == "wine-bottle" else 1.5
+        plane = surfaces(
+            landscape, each.point, each.directions, ["a", "b"], extent=extent, side=side
+        )
+        steps = np.linspace(-1, 1, side)
+        plane = plane.assign_coords(a=steps, b=steps, extent=("pair", [extent]))
+        planes.append(
+            plane.assign_coords(first=("pair", [each.label]), second=("pair", ["by hand"]))
+        )
+    joined = xr.concat(planes, "pair", combine_attrs="override")
+    names = [each.label for each in built]
+    return joined.assign(expected=labelled("pair", names, "kind of surface it should be"))
+
+
+def _curvature(
+    landscape: Landscape, point: Tensor, seed: int, probes: int, steps: int
+) -> xr.Dataset:
+    """Eigenvalues, trace and density at one point, and what they foretell along noise."""
+    pairs = curvature.eigenpairs(landscape, point, top=10, bottom=3, seed=seed)
+    moments = curvature.trace(landscape, point, probes=probes, seed=seed)
+    spread = curvature.density(landscape, point, probes=min(probes, 16), steps=steps, seed=seed)
+    norm = float(torch.linalg.vector_norm(point))
+    foretold = curvature.predicted(moments, norm)
+    return xr.merge([pairs.drop_vars("eigenvector"), moments, spread, foretold])
+
+
+def _swept(run: Run, settings: MiningSettings) -> xr.Dataset:
+    """Success and collapse at each length and weight."""
+    shape = (len(settings.sweep_s), len(settings.sweep_weights), settings.sweep_seeds)
+    success, flat = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    for i, s in enumerate(settings.sweep_s):
+        for j, weight in enumerate(settings.sweep_weights):
+            mined = run.dataset(f"sweep_pieces/s={s:g},weight={weight:g}")
+            success[i, j] = mined["success"].values
+            flat[i, j] = mined["collapsed"].values | (mined["label"].values == "flat")
+    dims = ("s", "weight", "seed")
+    return xr.Dataset(
+        {
+            "success": labelled(dims, success, "whether a vvv-basin was found"),
+            "flat": labelled(dims, flat, "given up as flat, or flat at the end"),
+        },
+        {"s": list(settings.sweep_s), "weight": list(settings.sweep_weights)},
+        run.dataset(
+            f"sweep_pieces/s={settings.sweep_s[0]:g},weight={settings.sweep_weights[0]:g}"
+        ).attrs,
+    )

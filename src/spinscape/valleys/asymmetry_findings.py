@@ -1,0 +1,341 @@
+"""What lopsided curves say of arXiv 2405.12489, each against its control.
+
+The independent unit is a network: curves are averaged over the seeds of the noise first. Intervals
+are bootstrap intervals over networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from spinscape.statistics import Finding, above, bootstrap, numbers_of
+
+__all__ = [
+    "activation_finding",
+    "aligned_finding",
+    "consistent_findings",
+    "hyper_finding",
+    "line_finding",
+    "norm_finding",
+    "ratio_finding",
+    "relu_finding",
+    "softmax_finding",
+    "special_findings",
+]
+
+SMALL = 0.1
+"""An index of at most so much counts as symmetric."""
+
+ABOVE = "supported if the interval lies above 0, not supported if below, else undecided"
+NETWORKS = "the interval is over networks"
+
+
+def consistent_findings(base: xr.Dataset, seed: int) -> list[Finding]:
+    """Whether ordinary noise is symmetric, and noise with the signs of θ is not.
+
+    Parameters
+    ----------
+    base : Dataset
+        `asymmetry` of several networks, along ``replica``.
+    """
+    own, given = (_index(base, signs) for signs in ("own", "given"))
+    noises = base["noise"].values.astype(str)
+    centred = [k for k, name in enumerate(noises) if name in ("gaussian", "uniform", "ternary")]
+    plain = bootstrap(own[:, centred].mean(1), seed=seed)
+    weakest = int(given.mean(0).argmin())
+    lopsided = bootstrap(given[:, weakest], seed=seed)
+    within = max(abs(plain.low), abs(plain.high)) <= SMALL
+    outside = plain.low > SMALL or plain.high < -SMALL
+    error = _told(base["index"].sel(signs="given", noise=noises[weakest]))
+    return [
+        Finding(
+            protocol="signs",
+            question="Is the valley symmetric along noise that is centred at 0?",
+            statement=f"the index of loss is {plain.value:+.2f} (0: symmetric)",
+            **numbers_of(plain),
+            rule=(
+                f"supported if the interval lies within ±{SMALL}, not supported if outside of it, "
+                f"else undecided; {NETWORKS}"
+            ),
+            verdict="supported" if within else "not supported" if outside else "undecided",
+        ),
+        Finding(
+            protocol="signs",
+            question="With the signs of the solution, is every kind of noise flatter on its side?",
+            statement=(
+                f"the least lopsided of {len(noises)} kinds ({noises[weakest]}) has the index "
+                f"{lopsided.value:+.2f} ({error}), and {own[:, weakest].mean():+.2f} with its own "
+                "signs"
+            ),
+            **numbers_of(lopsided),
+            null="the same noise with its own signs",
+            null_value=float(own[:, weakest].mean()),
+            rule=f"for the least lopsided kind: {ABOVE}; {NETWORKS}",
+            verdict=above(lopsided),
+        ),
+    ]
+
+
+def ratio_finding(base: xr.Dataset, seed: int) -> Finding:
+    """Whether the index rises with the share of entries that are given the signs of θ."""
+    correlations = base["ratio_correlation"].sel(metric="loss").values
+    value = bootstrap(correlations, seed=seed)
+    first, last = (
+        float(base["ratio_index"].sel(metric="loss").isel(ratio=k).mean()) for k in (0, -1)
+    )
+    return Finding(
+        protocol="signs",
+        question="Does the valley grow more lopsided with the share of equal signs?",
+        statement=(
+            f"the index of loss goes from {first:+.2f} to {last:+.2f}; its rank correlation with "
+            f"the share, over ratios and seeds of each network, is {value.value:.2f}"
+        ),
+        **numbers_of(value),
+        null="no correlation",
+        null_value=0.0,
+        rule=f"{ABOVE}; {NETWORKS}",
+        verdict=above(value),
+    )
+
+
+def special_findings(base: xr.Dataset, seed: int) -> list[Finding]:
+    """Whether θ₀, θ and its signs are lopsided directions, and its positive parts are not."""
+    index = base["special_index"].sel(metric="loss").transpose("replica", "special").values
+    names = base["special"].values.astype(str)
+    told = ", ".join(
+        f"{name} {value:+.2f}" for name, value in zip(names, index.mean(0), strict=True)
+    )
+    found = []
+    for sgp, question in (
+        (False, "Are θ₀, θ, sign θ and sign(θ − μ) lopsided directions?"),
+        (True, "Are the positive parts, sgp θ and sgp(θ − μ), symmetric directions?"),
+    ):
+        chosen = [k for k, name in enumerate(names) if name.startswith("sgp") == sgp]
+        if not chosen:
+            continue
+        sizes = np.abs(index[:, chosen]).mean(0) if sgp else -index[:, chosen].mean(0)
+        worst = chosen[int(sizes.argmax())]
+        value = bootstrap(index[:, worst], seed=seed)
+        verdict = above(value)
+        if sgp:
+            within = max(abs(value.low), abs(value.high)) <= SMALL
+            outside = value.low > SMALL or value.high < -SMALL
+            verdict = "supported" if within else "not supported" if outside else "undecided"
+        found.append(
+            Finding(
+                protocol="signs",
+                question=question,
+                statement=f"indices of loss: {told}; {names[worst]} decides",
+                **numbers_of(value),
+                rule=(
+                    f"for the one farthest from 0: supported if its interval lies within ±{SMALL}, "
+                    "not supported if outside of it, else undecided"
+                    if sgp
+                    else f"for the least lopsided one: {ABOVE}"
+                ),
+                verdict=verdict,
+            )
+        )
+    return found
+
+
+def aligned_finding(base: xr.Dataset, seed: int) -> Finding:
+    """Whether signs matter beyond the part of the noise that lies along θ itself."""
+    index = base["control_index"].sel(metric="loss").mean("seed")
+    consistent, aligned, scale = (
+        index.sel(control=name).values for name in ("consistent", "aligned", "point")
+    )
+    value = bootstrap(consistent - aligned, seed=seed)
+    return Finding(
+        protocol="signs",
+        question="Do equal signs matter beyond what lies along the solution itself?",
+        statement=(
+            f"index {consistent.mean():+.2f} with the signs of θ, {aligned.mean():+.2f} for "
+            f"noise of the same overlap with θ and signs of chance, {scale.mean():+.2f} along θ: a "
+            f"difference of {value.value:+.2f} for the signs"
+        ),
+        **numbers_of(value),
+        null="noise of the same norm and the same overlap with θ",
+        null_value=0.0,
+        rule=f"{ABOVE}; {NETWORKS}",
+        verdict=above(value),
+    )
+
+
+def norm_finding(variants: Mapping[str, xr.Dataset], seed: int) -> Finding:
+    """Whether all-positive batch-norm weights make noise off centre lopsided.
+
+    Parameters
+    ----------
+    variants : mapping of str to Dataset
+        "base" (weights begin at 1) and "norm gaussian" (at G(0, .1)), with ``norm_positive``.
+    """
+    ones, gaussian = (
+        np.abs(_index(variants[name], "own", "unit_uniform")) for name in ("base", "norm gaussian")
+    )
+    value = bootstrap((ones, gaussian), "mean", seed=seed)
+    positive = [float(variants[n]["norm_positive"].mean()) for n in ("base", "norm gaussian")]
+    spread = variants.get("norm uniform")
+    third = ""
+    if spread is not None:
+        size = float(np.abs(_index(spread, "own", "unit_uniform")).mean())
+        third = f", {size:.2f} from U(0, 1)"
+    return Finding(
+        protocol="controls",
+        question="Do batch-norm weights that begin at 1 make noise off centre lopsided?",
+        statement=(
+            f"along noise from U(0, 1) the index of loss has the size {ones.mean():.2f} where "
+            f"batch-norm weights begin at 1{third}, and {gaussian.mean():.2f} from G(0, .1); "
+            f"{positive[0]:.0%} and {positive[1]:.0%} of these weights end positive"
+        ),
+        **numbers_of(value),
+        null="batch-norm weights that begin at G(0, .1)",
+        null_value=float(gaussian.mean()),
+        rule=f"the difference of both sizes: {ABOVE}; {NETWORKS}",
+        verdict=above(value),
+    )
+
+
+def hyper_finding(variants: Mapping[str, xr.Dataset], names: tuple[str, ...], seed: int) -> Finding:
+    """Whether learning rate, batch size and weight decay leave ordinary noise symmetric."""
+    rows = {name: _index(variants[name], "own", "gaussian") for name in names if name in variants}
+    widths = {
+        name: float(variants[name]["plus"].sel(signs="own", noise="gaussian", metric="loss").mean())
+        for name in rows
+    }
+    far = max(rows, key=lambda name: abs(rows[name].mean()))
+    value = bootstrap(rows[far], seed=seed)
+    within = max(abs(value.low), abs(value.high)) <= SMALL
+    outside = value.low > SMALL or value.high < -SMALL
+    told = ", ".join(
+        f"{name} {row.mean():+.2f} (mean loss {widths[name]:.2g})" for name, row in rows.items()
+    )
+    return Finding(
+        protocol="controls",
+        question="Do learning rate, batch size and weight decay leave the valley symmetric?",
+        statement=f"index of loss along Gaussian noise: {told}; {far} decides",
+        **numbers_of(value),
+        rule=(
+            f"for the setting farthest from 0: supported if its interval lies within ±{SMALL}, not "
+            "supported if outside of it, else undecided"
+        ),
+        verdict="supported" if within else "not supported" if outside else "undecided",
+    )
+
+
+def activation_finding(variants: Mapping[str, xr.Dataset], seed: int) -> list[Finding]:
+    """Whether networks without ReLU are lopsided as well, which the paper does not have."""
+    found = []
+    relu = _index(variants["base"], "given", "gaussian")
+    for name in ("gelu", "tanh", "no norm"):
+        if name not in variants:
+            continue
+        own = _index(variants[name], "given", "gaussian")
+        value = bootstrap(own, seed=seed)
+        words = "without batch normalisation" if name == "no norm" else f"with {name}"
+        found.append(
+            Finding(
+                protocol="controls",
+                question=f"Is a network {words} lopsided along noise with its signs?",
+                statement=(
+                    f"the index of loss is {value.value:+.2f} ({relu.mean():+.2f} with ReLU and "
+                    "batch normalisation)"
+                ),
+                **numbers_of(value),
+                null="a symmetric valley",
+                null_value=0.0,
+                rule=f"{ABOVE}; {NETWORKS}",
+                verdict=above(value),
+            )
+        )
+    return found
+
+
+def line_finding(line: xr.Dataset, seed: int) -> Finding:
+    """Whether the small-batch solution is sharper, on the line to the large-batch one.
+
+    Parameters
+    ----------
+    line : Dataset
+        ``rise [replica, end]``: mean rise of the loss on either side of each end, and ``index``,
+        ``agreement`` (of signs of the end with the way towards the other).
+    """
+    rise = line["rise"].transpose("replica", "end").values
+    ratio = np.log(np.maximum(rise[:, 0], 1e-12) / np.maximum(rise[:, 1], 1e-12))
+    value = bootstrap(ratio, seed=seed)
+    index = line["index"].mean("replica").values
+    agree = line["agreement"].mean("replica").values
+    return Finding(
+        protocol="line",
+        question="Along the line between them, is the small-batch solution the sharper one?",
+        statement=(
+            f"the loss rises {np.exp(value.value):.2g} times as much around the small-batch end; "
+            f"indices {index[0]:+.2f} (small) and {index[1]:+.2f} (large), shares of signs that "
+            f"agree with the way across {agree[0]:.2f} and {agree[1]:.2f}"
+        ),
+        **numbers_of(value),
+        null="equal rise",
+        null_value=0.0,
+        rule=f"the logarithm of the ratio of both rises: {ABOVE}; {NETWORKS}",
+        verdict=above(value),
+    )
+
+
+def relu_finding(base: xr.Dataset, seed: int) -> Finding:
+    """Whether units keep their state on the side of the signs of θ."""
+    agreement = base["agreement"].sel(direction="consistent").transpose("replica", "lam").values
+    value = bootstrap(agreement[:, -1] - agreement[:, 0], seed=seed)
+    plain = base["agreement"].sel(direction="ordinary").transpose("replica", "lam").values
+    return Finding(
+        protocol="mechanism",
+        question="Do units keep their state on the side of the solution's signs?",
+        statement=(
+            f"{agreement[:, -1].mean():.0%} of units and samples keep it at λ = 1 and "
+            f"{agreement[:, 0].mean():.0%} at −1; for ordinary noise {plain[:, -1].mean():.0%} and "
+            f"{plain[:, 0].mean():.0%}"
+        ),
+        **numbers_of(value),
+        null="the same difference for ordinary noise",
+        null_value=float((plain[:, -1] - plain[:, 0]).mean()),
+        rule=f"the difference of both shares: {ABOVE}; {NETWORKS}",
+        verdict=above(value),
+    )
+
+
+def softmax_finding(base: xr.Dataset, seed: int) -> Finding:
+    """Whether the trace of the last layer's Hessian falls where the classifier's signs are kept."""
+    trace = base["trace"].sel(direction="classifier").transpose("replica", "lam").values
+    value = bootstrap(np.log(trace[:, 0] / np.maximum(trace[:, -1], 1e-12)), seed=seed)
+    whole = base["trace"].sel(direction="consistent").transpose("replica", "lam").values
+    return Finding(
+        protocol="mechanism",
+        question="Does noise with the classifier's signs, in it alone, flatten its own Hessian?",
+        statement=(
+            f"the trace is {trace[:, 0].mean():.3g} at λ = −1, "
+            f"{trace[:, trace.shape[1] // 2].mean():.3g} at 0 and {trace[:, -1].mean():.3g} at 1; "
+            f"with noise in all weights {whole[:, 0].mean():.3g} and {whole[:, -1].mean():.3g}"
+        ),
+        **numbers_of(value),
+        null="equal traces",
+        null_value=0.0,
+        rule=f"the logarithm of the ratio of the traces at −1 and 1: {ABOVE}; {NETWORKS}",
+        verdict=above(value),
+    )
+
+
+def _index(data: xr.Dataset, signs: str, noise: str | None = None) -> Float[np.ndarray, "..."]:
+    """Index of loss, averaged over seeds: [replica, noise], or [replica] for one noise."""
+    index = data["index"].sel(signs=signs, metric="loss").mean("seed")
+    if noise is not None:
+        return index.sel(noise=noise).values
+    return index.transpose("replica", "noise").values
+
+
+def _told(index: xr.DataArray) -> str:
+    if "error" not in index["metric"].values:
+        return "errors are not known"
+    return f"{float(index.sel(metric='error').mean()):+.2f} by error"
