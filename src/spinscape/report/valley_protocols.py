@@ -57,18 +57,18 @@ _MINED = tuple(f"mined/{shape}" for shape in SHAPES)
 _MINED_PLANES = ("mined/bowl", "mined/saddle", "mined/wine-bottle")
 _VARIANTS = (
     "base",
-    "norm uniform",
-    "norm gaussian",
+    "norm-uniform",
+    "norm-gaussian",
     "slow",
     "fast",
-    "small batch",
-    "large batch",
-    "no decay",
-    "more decay",
+    "small-batch",
+    "large-batch",
+    "no-decay",
+    "more-decay",
     "deeper",
     "gelu",
     "tanh",
-    "no norm",
+    "no-norm",
 )
 
 _LABELS = (

@@ -39,7 +39,7 @@ __all__ = ["Li2024Asymmetry"]
 FEW = ("gaussian", "unit_uniform")
 """Kinds of noise that the variants are put to: centred at 0, and not."""
 
-HYPER = ("base", "slow", "fast", "small batch", "large batch", "no decay", "more decay")
+HYPER = ("base", "slow", "fast", "small-batch", "large-batch", "no-decay", "more-decay")
 
 
 @dataclass
@@ -64,14 +64,14 @@ class Li2024Asymmetry(Conducted):
     def module(self, variant: str = "base") -> nn.Module:
         """Return the network of a variant; samples may come as vectors."""
         settings = self.settings
-        norm = {"norm uniform": "uniform", "norm gaussian": "gaussian"}.get(variant, "ones")
+        norm = {"norm-uniform": "uniform", "norm-gaussian": "gaussian"}.get(variant, "ones")
         channels, side = _image(self.source.data.inputs)
         network = networks.vgg(
             channels,
             self.source.data.classes,
             blocks=settings.deeper if variant == "deeper" else settings.blocks,
             width=settings.width,
-            batch_norm=variant != "no norm",
+            batch_norm=variant != "no-norm",
             norm_weight=norm,
             activation=variant if variant in ("gelu", "tanh") else "relu",
         )
@@ -85,10 +85,10 @@ class Li2024Asymmetry(Conducted):
         changed: dict[str, dict[str, Any]] = {
             "slow": {"learning_rate": settings.learning_rate / 3},
             "fast": {"learning_rate": settings.learning_rate * 3},
-            "small batch": {"batch_size": settings.small_batch},
-            "large batch": {"batch_size": settings.large_batch},
-            "no decay": {"weight_decay": 0.0},
-            "more decay": {"weight_decay": settings.weight_decay * 4},
+            "small-batch": {"batch_size": settings.small_batch},
+            "large-batch": {"batch_size": settings.large_batch},
+            "no-decay": {"weight_decay": 0.0},
+            "more-decay": {"weight_decay": settings.weight_decay * 4},
         }
         return {"seed": self.seed, **recipe, **changed.get(variant, {})}
 
@@ -143,20 +143,20 @@ class Li2024Asymmetry(Conducted):
         self._measure(run, self.settings.variants)
         found = {variant: run.dataset(f"asymmetry/{variant}") for variant in self.variants}
         told = []
-        if "norm gaussian" in found:
+        if "norm-gaussian" in found:
             told.append(findings.norm_finding(found, self.seed))
         told.append(findings.hyper_finding(found, HYPER, self.seed))
         return [*told, *findings.activation_finding(found, self.seed)]
 
     def line(self, run: Run) -> list[Finding]:
         """The line from small-batch to large-batch solutions of the same seeds."""
-        if not {"small batch", "large batch"} <= set(self.settings.variants):
+        if not {"small-batch", "large-batch"} <= set(self.settings.variants):
             return []
         small, large = (
-            points_of(run.dataset(_trained(f"{size} batch"))["point"])
+            points_of(run.dataset(_trained(f"{size}-batch"))["point"])
             for size in ("small", "large")
         )
-        cell = partial(_line, self.landscape("small batch"), small, large)
+        cell = partial(_line, self.landscape("small-batch"), small, large)
         self._compute(run, "line", {"line": cell})
         return [findings.line_finding(run.dataset("line"), self.seed)]
 
@@ -291,7 +291,7 @@ def _line(
                 ends_dims, np.stack(agreements, 1), "share of signs equal to the way's"
             ),
         },
-        {"lam": lam, "end": ["small batch", "large batch"]},
+        {"lam": lam, "end": ["small-batch", "large-batch"]},
     )
 
 

@@ -36,6 +36,9 @@ from spinscape.valleys.planes import surfaces
 __all__ = ["Li2024Mining", "MiningStudy", "prospect_around"]
 
 SURFACES = ("saddle", "wine-bottle")
+WIDE = np.linspace(-2, 2, 81)
+"""Window of curves built by hand: from a midpoint it ends half a distance beyond the solutions."""
+
 AT = {"solution": "a trained network", "initial": "an initialisation"}
 
 
@@ -256,7 +259,7 @@ class MiningStudy(Conducted):
             seeds = range(settings.noise_directions)
             noise = scaled(gaussian(point, seeds), point, self.landscape.space)
             measured = curvature.along(self.landscape, point, noise)
-            data = run.dataset(f"curvature/{where}")
+            data = run.dataset(f"curvature/{where}").isel(point=0)
             found.append(
                 mining_findings.curvature_finding(
                     np.asarray(measured["curvature"].values, dtype=float).ravel(),
@@ -366,7 +369,7 @@ def _built_curves(landscape: Landscape, built: Sequence[constructions.Constructi
     names = [each.label for each in built]
     points = torch.stack([each.point for each in built])
     directions = torch.cat([each.directions for each in built])
-    found = scan(landscape, points, directions, names=names)
+    found = scan(landscape, points, directions, WIDE, names=names)
     return found.assign(expected=labelled("direction", names, "curve type it should be"))
 
 
@@ -375,7 +378,7 @@ def _built_surfaces(
 ) -> xr.Dataset:
     planes = []
     for each in built:
-        extent = 2.5 if each.label == "wine-bottle" else 1.5
+        extent = 2.5 if each.label == "wine-bottle" else 2.0
         plane = surfaces(
             landscape, each.point, each.directions, ["a", "b"], extent=extent, side=side
         )

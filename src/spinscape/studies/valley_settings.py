@@ -95,18 +95,18 @@ class AsymmetrySettings:
     ratios: int = 6
     watched: int = 128  # samples on which units are watched
     variants: tuple[str, ...] = (
-        "norm uniform",
-        "norm gaussian",
+        "norm-uniform",
+        "norm-gaussian",
         "slow",
         "fast",
-        "small batch",
-        "large batch",
-        "no decay",
-        "more decay",
+        "small-batch",
+        "large-batch",
+        "no-decay",
+        "more-decay",
         "deeper",
         "gelu",
         "tanh",
-        "no norm",
+        "no-norm",
     )
 
 

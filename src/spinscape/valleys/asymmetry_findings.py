@@ -172,14 +172,14 @@ def norm_finding(variants: Mapping[str, xr.Dataset], seed: int) -> Finding:
     Parameters
     ----------
     variants : mapping of str to Dataset
-        "base" (weights begin at 1) and "norm gaussian" (at G(0, .1)), with ``norm_positive``.
+        "base" (weights begin at 1) and "norm-gaussian" (at G(0, .1)), with ``norm_positive``.
     """
     ones, gaussian = (
-        np.abs(_index(variants[name], "own", "unit_uniform")) for name in ("base", "norm gaussian")
+        np.abs(_index(variants[name], "own", "unit_uniform")) for name in ("base", "norm-gaussian")
     )
     value = bootstrap((ones, gaussian), "mean", seed=seed)
-    positive = [float(variants[n]["norm_positive"].mean()) for n in ("base", "norm gaussian")]
-    spread = variants.get("norm uniform")
+    positive = [float(variants[n]["norm_positive"].mean()) for n in ("base", "norm-gaussian")]
+    spread = variants.get("norm-uniform")
     third = ""
     if spread is not None:
         size = float(np.abs(_index(spread, "own", "unit_uniform")).mean())
@@ -231,12 +231,12 @@ def activation_finding(variants: Mapping[str, xr.Dataset], seed: int) -> list[Fi
     """Whether networks without ReLU are lopsided as well, which the paper does not have."""
     found = []
     relu = _index(variants["base"], "given", "gaussian")
-    for name in ("gelu", "tanh", "no norm"):
+    for name in ("gelu", "tanh", "no-norm"):
         if name not in variants:
             continue
         own = _index(variants[name], "given", "gaussian")
         value = bootstrap(own, seed=seed)
-        words = "without batch normalisation" if name == "no norm" else f"with {name}"
+        words = "without batch normalisation" if name == "no-norm" else f"with {name}"
         found.append(
             Finding(
                 protocol="controls",

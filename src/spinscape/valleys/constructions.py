@@ -76,10 +76,12 @@ def saddle(
 ) -> Construction:
     """From the midpoint of two solutions, half their difference and Gaussian noise as long.
 
-    w-peak × v-basin: the loss falls towards both solutions and rises across.
+    w-peak × v-basin: the loss falls towards both solutions and rises across. The noise is made
+    orthogonal to the gradient at the midpoint as well, where the loss is not at its lowest.
     """
     middle, along = 0.5 * (a + b), 0.5 * between(a, b)
-    across = orthogonal(gaussian(a, [seed])[0], along[None])
+    level = torch.stack([along, landscape.gradient(middle)])
+    across = orthogonal(gaussian(a, [seed])[0], level)
     length = torch.linalg.vector_norm(along)
     across = across * (length / torch.linalg.vector_norm(across))
     return Construction("saddle", middle, torch.stack([along, across]))

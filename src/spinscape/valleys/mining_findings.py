@@ -100,23 +100,24 @@ def existence_finding(mined: xr.Dataset, noise: xr.Dataset | None, where: str) -
     verdict = "undecided"
     if successes == 0:
         verdict = "not supported"
-    elif rate.low > null:
+    elif rate.low > null or null > 0.5:
         verdict = "supported"
     flat = f"; {lost} given up as flat" if lost else ""
+    caveat = "; this says that it exists, not that it is typical" if successes else ""
     return Finding(
-        protocol="mining",
+        protocol="surfaces" if "a" in mined.dims else "mining",
         question=f"Is there a {shape} around {where}?",
         statement=(
             f"mining found one from {successes} of {mined.sizes['seed']} starts, judged on "
-            f"held-out data ({_counted(mined)}){flat}; this says that it exists, not that it is "
-            "typical"
+            f"held-out data ({_counted(mined)}){flat}{caveat}"
         ),
         **numbers_of(rate),
         null="the share of Gaussian directions with this label" if noise is not None else "",
         null_value=None if noise is None else null,
         rule=(
             "supported if the 95 % interval (Wilson) of the success rate lies above the share of "
-            "unmined directions with that label, not supported if no start succeeds, else undecided"
+            "unmined directions with that label, or if these show it themselves (more than half), "
+            "not supported if no start succeeds, else undecided"
         ),
         verdict=verdict,
     )
@@ -215,7 +216,7 @@ def collapse_finding(sweep: xr.Dataset) -> Finding:
     elif failed.high <= null or not hard["flat"].any():
         verdict = "not supported"
     return Finding(
-        protocol="mining",
+        protocol="sweep",
         question="Do short, weakly rewarded directions collapse into flat ones?",
         statement=(
             f"at s = {float(hard['s']):g} and w = {float(hard['weight']):g}, "
