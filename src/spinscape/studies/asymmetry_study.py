@@ -194,7 +194,9 @@ class Li2024Asymmetry(Conducted):
         cells = {}
         for variant in variants:
             landscape = self.landscape(variant)
-            starts = points_of(run.dataset(_trained(variant))["snapshot"].isel(snapshot=0))
+            trained = run.dataset(_trained(variant))
+            starts = points_of(trained["snapshot"].isel(snapshot=0))
+            errors = trained["test_error"].values
             few: dict[str, Any] = {"noises": FEW, "specials": (), "ratios": (0.0, 0.5, 1.0)}
             if variant == "base":
                 ratios = np.linspace(0, 1, settings.ratios).round(2).tolist()
@@ -204,6 +206,7 @@ class Li2024Asymmetry(Conducted):
                     _measured,
                     landscape,
                     point,
+                    float(errors[k]),
                     initial=starts[k],
                     seeds=[self.seed * 100_003 + j for j in range(settings.noise_seeds)],
                     s=settings.s,
@@ -245,8 +248,8 @@ def _along_replicas(run: Run, names: Sequence[str]) -> xr.Dataset:
     return xr.concat(parts, "replica", combine_attrs="override")
 
 
-def _measured(landscape: Landscape, point: Tensor, **options: Any) -> xr.Dataset:
-    """Curves of one network, and the share of its batch-norm weights that are positive."""
+def _measured(landscape: Landscape, point: Tensor, test_error: float, **options: Any) -> xr.Dataset:
+    """Curves of one network, its test error, and how many batch-norm weights are positive."""
     found = asymmetry(landscape, point, **options)
     norms = [
         place
@@ -258,7 +261,8 @@ def _measured(landscape: Landscape, point: Tensor, **options: Any) -> xr.Dataset
         torch.cat([point[place] for place in norms]).gt(0).double().mean() if norms else torch.nan
     )
     return found.assign(
-        norm_positive=labelled((), float(positive), "share of positive batch-norm weights")
+        norm_positive=labelled((), float(positive), "share of positive batch-norm weights"),
+        test_error=labelled((), test_error, "test error of the network"),
     )
 
 

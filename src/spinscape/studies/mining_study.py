@@ -36,6 +36,9 @@ from spinscape.valleys.planes import surfaces
 __all__ = ["Li2024Mining", "MiningStudy", "prospect_around"]
 
 SURFACES = ("saddle", "wine-bottle")
+NOISE = 6
+"""Gaussian directions whose planes are the null of mined ones."""
+
 WIDE = np.linspace(-2, 2, 81)
 """Window of curves built by hand: from a midpoint it ends half a distance beyond the solutions."""
 
@@ -229,12 +232,19 @@ class MiningStudy(Conducted):
                 steps=settings.surface_steps,
                 side=settings.side,
             )
+        noise = scaled(gaussian(centre, range(NOISE)), centre, self.landscape.space)
+        names = [f"noise {k}" for k in range(NOISE)]
+        cells["surfaces/noise"] = partial(
+            surfaces, self.held_out, centre, noise, names, extent=1.25, side=21
+        )
         self._compute(run, "surfaces", cells)
         where = AT["initial" if "initial" in centres else "solution"]
         return [
             mining_findings.construction_finding(run.dataset("surfaces/constructed")),
             *(
-                mining_findings.existence_finding(run.dataset(f"mined/{kind}"), None, where)
+                mining_findings.existence_finding(
+                    run.dataset(f"mined/{kind}"), run.dataset("surfaces/noise"), where
+                )
                 for kind in kinds
             ),
         ]

@@ -11,7 +11,7 @@ __all__ = ["ASYMMETRY_PRESETS", "MINING_PRESETS", "AsymmetrySettings", "MiningSe
 class MiningSettings:
     """Everything that decides the numbers of `mine` and `reproduce li2024-mining`."""
 
-    width: int = 32
+    width: int = 40
     replicas: int = 2  # solutions; the first is mined at, the second makes w-basins by hand
     epochs: int = 60
     batch_size: int = 64
@@ -80,18 +80,18 @@ class AsymmetrySettings:
     replicas: int = 4  # networks of each variant
     epochs: int = 20
     batch_size: int = 64
-    small_batch: int = 32
-    large_batch: int = 512
-    learning_rate: float = 0.03
+    small_batch: int = 16
+    large_batch: int = 256
+    learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "cosine"
     sample_limit: int = 0
-    samples: int = 300  # of the test split, on which curves are measured
-    statistics_samples: int = 512  # of the training split, for batch normalisation
-    noise_seeds: int = 4
+    samples: int = 256  # of the test split, on which curves are measured
+    statistics_samples: int = 256  # of the training split, for batch normalisation
+    noise_seeds: int = 3
     s: float = 1.0
-    points: int = 21  # along each curve
+    points: int = 15  # along each curve
     ratios: int = 6
     watched: int = 128  # samples on which units are watched
     variants: tuple[str, ...] = (
@@ -117,10 +117,8 @@ ASYMMETRY_PRESETS: dict[str, AsymmetrySettings] = {
         replicas=5,
         epochs=3,
         sample_limit=6000,
-        large_batch=1024,
-        samples=400,
-        noise_seeds=3,
-        points=15,
+        small_batch=32,
+        large_batch=512,
     ),
     "paper": AsymmetrySettings(
         width=64,
@@ -132,6 +130,8 @@ ASYMMETRY_PRESETS: dict[str, AsymmetrySettings] = {
         large_batch=2048,
         samples=10_000,
         statistics_samples=50_000,
+        small_batch=32,
+        learning_rate=0.03,
         noise_seeds=20,
         points=41,
         ratios=11,

@@ -30,6 +30,9 @@ __all__ = [
 SMALL = 0.1
 """An index of at most so much counts as symmetric."""
 
+LEARNED = 0.3
+"""Median test error above which a variant has not learned its task, and nothing is judged."""
+
 ABOVE = "supported if the interval lies above 0, not supported if below, else undecided"
 NETWORKS = "the interval is over networks"
 
@@ -178,6 +181,7 @@ def norm_finding(variants: Mapping[str, xr.Dataset], seed: int) -> Finding:
         np.abs(_index(variants[name], "own", "unit_uniform")) for name in ("base", "norm-gaussian")
     )
     value = bootstrap((ones, gaussian), "mean", seed=seed)
+    learned = all(_has_learned(variants[name]) for name in ("base", "norm-gaussian"))
     positive = [float(variants[n]["norm_positive"].mean()) for n in ("base", "norm-gaussian")]
     spread = variants.get("norm-uniform")
     third = ""
@@ -195,14 +199,25 @@ def norm_finding(variants: Mapping[str, xr.Dataset], seed: int) -> Finding:
         **numbers_of(value),
         null="batch-norm weights that begin at G(0, .1)",
         null_value=float(gaussian.mean()),
-        rule=f"the difference of both sizes: {ABOVE}; {NETWORKS}",
-        verdict=above(value),
+        rule=(
+            f"the difference of both sizes: {ABOVE}, or if either has a median test error above "
+            f"{LEARNED:.0%}; {NETWORKS}"
+        ),
+        verdict=above(value) if learned else "undecided",
     )
 
 
 def hyper_finding(variants: Mapping[str, xr.Dataset], names: tuple[str, ...], seed: int) -> Finding:
     """Whether learning rate, batch size and weight decay leave ordinary noise symmetric."""
-    rows = {name: _index(variants[name], "own", "gaussian") for name in names if name in variants}
+    known = [name for name in names if name in variants]
+    rows = {
+        name: _index(variants[name], "own", "gaussian")
+        for name in known
+        if _has_learned(variants[name])
+    }
+    if not rows:
+        rows = {name: _index(variants[name], "own", "gaussian") for name in known[:1]}
+    lost = [name for name in known if name not in rows]
     widths = {
         name: float(variants[name]["plus"].sel(signs="own", noise="gaussian", metric="loss").mean())
         for name in rows
@@ -217,7 +232,10 @@ def hyper_finding(variants: Mapping[str, xr.Dataset], names: tuple[str, ...], se
     return Finding(
         protocol="controls",
         question="Do learning rate, batch size and weight decay leave the valley symmetric?",
-        statement=f"index of loss along Gaussian noise: {told}; {far} decides",
+        statement=(
+            f"index of loss along Gaussian noise: {told}; {far} decides"
+            + (f"; not learned, and not judged: {', '.join(lost)}" if lost else "")
+        ),
         **numbers_of(value),
         rule=(
             f"for the setting farthest from 0: supported if its interval lies within ±{SMALL}, not "
@@ -236,6 +254,7 @@ def activation_finding(variants: Mapping[str, xr.Dataset], seed: int) -> list[Fi
             continue
         own = _index(variants[name], "given", "gaussian")
         value = bootstrap(own, seed=seed)
+        error = float(variants[name]["test_error"].median())
         words = "without batch normalisation" if name == "no-norm" else f"with {name}"
         found.append(
             Finding(
@@ -243,13 +262,13 @@ def activation_finding(variants: Mapping[str, xr.Dataset], seed: int) -> list[Fi
                 question=f"Is a network {words} lopsided along noise with its signs?",
                 statement=(
                     f"the index of loss is {value.value:+.2f} ({relu.mean():+.2f} with ReLU and "
-                    "batch normalisation)"
+                    f"batch normalisation); median test error {error:.1%}"
                 ),
                 **numbers_of(value),
                 null="a symmetric valley",
                 null_value=0.0,
-                rule=f"{ABOVE}; {NETWORKS}",
-                verdict=above(value),
+                rule=f"{ABOVE}, or if the median test error is above {LEARNED:.0%}; {NETWORKS}",
+                verdict=above(value) if _has_learned(variants[name]) else "undecided",
             )
         )
     return found
@@ -333,6 +352,10 @@ def _index(data: xr.Dataset, signs: str, noise: str | None = None) -> Float[np.n
     if noise is not None:
         return index.sel(noise=noise).values
     return index.transpose("replica", "noise").values
+
+
+def _has_learned(data: xr.Dataset) -> bool:
+    return float(data["test_error"].median()) <= LEARNED
 
 
 def _told(index: xr.DataArray) -> str:

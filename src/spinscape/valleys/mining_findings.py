@@ -80,22 +80,24 @@ def construction_finding(built: xr.Dataset) -> Finding:
     )
 
 
-def existence_finding(mined: xr.Dataset, noise: xr.Dataset | None, where: str) -> Finding:
+def existence_finding(mined: xr.Dataset, noise: xr.Dataset, where: str) -> Finding:
     """Whether a shape exists around a network, on data that was not mined.
 
     Parameters
     ----------
     mined : Dataset
         Of `mine`.
-    noise : Dataset, optional
-        `scan` at the same point along Gaussian directions: how often the shape comes by chance.
+    noise : Dataset
+        `scan`, or for a surface `surfaces`, at the same point along Gaussian directions: how often
+        the shape comes by chance.
     where : str
         What λ = 0 is, in words.
     """
     shape = mined.attrs["shape"]
     successes = int(mined["success"].sum())
     rate = share(mined["success"].values)
-    null = 0.0 if noise is None else float((noise["label"] == shape).mean())
+    null = float((noise["label"] == shape).mean())
+    among = "planes" if "a" in mined.dims else "directions"
     lost = int(mined["collapsed"].sum())
     verdict = "undecided"
     if successes == 0:
@@ -108,12 +110,12 @@ def existence_finding(mined: xr.Dataset, noise: xr.Dataset | None, where: str) -
         protocol="surfaces" if "a" in mined.dims else "mining",
         question=f"Is there a {shape} around {where}?",
         statement=(
-            f"mining found one from {successes} of {mined.sizes['seed']} starts, judged on "
+            f"mining found a {shape} from {successes} of {mined.sizes['seed']} starts, judged on "
             f"held-out data ({_counted(mined)}){flat}{caveat}"
         ),
         **numbers_of(rate),
-        null="the share of Gaussian directions with this label" if noise is not None else "",
-        null_value=None if noise is None else null,
+        null=f"the share of {noise['label'].size} Gaussian {among} with this label",
+        null_value=null,
         rule=(
             "supported if the 95 % interval (Wilson) of the success rate lies above the share of "
             "unmined directions with that label, or if these show it themselves (more than half), "
@@ -145,8 +147,8 @@ def along_hessian_finding(mined: xr.Dataset, seed: int) -> Finding | None:
         protocol="mining",
         question=f"Do directions of a {shape} lie along the top of the Hessian's spectrum?",
         statement=(
-            f"their cosine with the top {len(top)} eigenvectors is {value.value:.2g} times that of "
-            "noise (root mean square)"
+            f"directions of a {shape}: cosine with the top {len(top)} eigenvectors "
+            f"{value.value:.2g} times that of noise (root mean square)"
         ),
         **numbers_of(value),
         null="random directions",
