@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,15 +15,16 @@ import xarray as xr
 from torch import Tensor, nn
 
 from spinscape.clusters import Workers
-from spinscape.glass.records import labelled
 from spinscape.landscape import curvature
 from spinscape.landscape.energy import Landscape
+from spinscape.nets import models as networks
 from spinscape.nets import populations
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import points as points_of
 from spinscape.statistics import Finding
 from spinscape.store import Run
 from spinscape.studies.conducting import Conducted, Progress, conduct, study_of
+from spinscape.studies.mining_parts import built_curves, built_surfaces, curvature_at, swept
 from spinscape.studies.sources import DataLike
 from spinscape.studies.valley_settings import MINING_PRESETS, MiningSettings
 from spinscape.valleys import constructions, mining_findings
@@ -38,9 +38,6 @@ __all__ = ["Li2024Mining", "MiningStudy", "prospect_around"]
 SURFACES = ("saddle", "wine-bottle")
 NOISE = 6
 """Gaussian directions whose planes are the null of mined ones."""
-
-WIDE = np.linspace(-2, 2, 81)
-"""Window of curves built by hand: from a midpoint it ends half a distance beyond the solutions."""
 
 AT = {"solution": "a trained network", "initial": "an initialisation"}
 
@@ -175,9 +172,10 @@ class MiningStudy(Conducted):
         cells = {}
         for where, point in self._centres(run).items():
             seeds = range(settings.noise_directions)
-            noise = scaled(gaussian(point, seeds), point, self.landscape.space)
+            length = settings.initial_s if where == "initial" else settings.s
+            noise = scaled(gaussian(point, seeds), point, self.landscape.space, s=length)
             cells[f"curves/{where}"] = partial(scan, self.held_out, point, noise)
-        cells["curves/constructed"] = partial(_built_curves, self.held_out, self._by_hand(run))
+        cells["curves/constructed"] = partial(built_curves, self.held_out, self._by_hand(run))
         self._compute(run, "curves", cells)
         found = {name.split("/")[1]: run.dataset(name) for name in cells}
         return [
@@ -216,7 +214,7 @@ class MiningStudy(Conducted):
                 surfaces, self.held_out, centres["solution"], *self._named(run), side=settings.side
             ),
             "surfaces/constructed": partial(
-                _built_surfaces, self.held_out, self._planes_by_hand(run), settings.side
+                built_surfaces, self._planes_by_hand(run), settings.side
             ),
         }
         centre, s = centres["solution"], settings.s
@@ -232,7 +230,7 @@ class MiningStudy(Conducted):
                 steps=settings.surface_steps,
                 side=settings.side,
             )
-        noise = scaled(gaussian(centre, range(NOISE)), centre, self.landscape.space)
+        noise = scaled(gaussian(centre, range(NOISE)), centre, self.landscape.space, s=s)
         names = [f"noise {k}" for k in range(NOISE)]
         cells["surfaces/noise"] = partial(
             surfaces, self.held_out, centre, noise, names, extent=1.25, side=21
@@ -254,7 +252,7 @@ class MiningStudy(Conducted):
         settings = self.settings
         cells = {
             f"curvature/{where}": partial(
-                _curvature,
+                curvature_at,
                 self.landscape,
                 point,
                 self.seed,
@@ -273,8 +271,7 @@ class MiningStudy(Conducted):
             found.append(
                 mining_findings.curvature_finding(
                     np.asarray(measured["curvature"].values, dtype=float).ravel(),
-                    float(data["foretold"]),
-                    float(data["foretold_spread"]),
+                    data,
                     AT[where],
                     self.seed,
                 )
@@ -320,16 +317,23 @@ class MiningStudy(Conducted):
             built.append(constructions.w_peak(solutions[0], solutions[1]))
         return built
 
-    def _planes_by_hand(self, run: Run) -> list[constructions.Construction]:
+    def _planes_by_hand(self, run: Run) -> list[tuple[Landscape, constructions.Construction]]:
+        """Planes, and the landscapes that judge them."""
         solutions = self._points(run)["solution"]
         built = [constructions.bowl(self.landscape, solutions[0], self.seed)]
         if len(solutions) > 1:
             built.append(
                 constructions.saddle(self.landscape, solutions[0], solutions[1], self.seed)
             )
-        with suppress(ValueError):  # it takes one wide hidden layer of ReLU units
-            built.append(constructions.wine_bottle(self.landscape))
-        return built
+        judged = [(self.held_out, each) for each in built]
+        return judged + ([] if self.source.model is not None else [self._bottle()])
+
+    def _bottle(self) -> tuple[Landscape, constructions.Construction]:
+        """The wine bottle, in a network that is wide enough for it: nothing in it is trained."""
+        data = self.source.data
+        module = networks.mlp(data.inputs, [4 * data.classes], data.classes)
+        own, held_out = (Landscape(module, one.x, one.y) for one in (self.landscape, self.held_out))
+        return held_out, constructions.wine_bottle(own)
 
     def _named(self, run: Run) -> tuple[Tensor, list[str]]:
         """Directions whose pairs are drawn: noise, the steepest way to bend, and the mined ones."""
@@ -337,6 +341,8 @@ class MiningStudy(Conducted):
         names = ["noise"]
         rows = [scaled(gaussian(point, [self.seed]), point, self.landscape.space)[0]]
         for shape in self.settings.shapes:
+            if shape == "v-basin":  # along which noise goes already
+                continue
             mined = run.dataset(f"mined/{shape}")
             best = np.flatnonzero(mined["success"].values)
             if len(best):
@@ -371,66 +377,5 @@ class Li2024Mining(MiningStudy):
             for weight in settings.sweep_weights
         }
         self._compute(run, "lengths and weights", cells)
-        found = run.part("sweep", _swept, run, settings)
+        found = run.part("sweep", swept, run, settings)
         return [mining_findings.collapse_finding(found)]
-
-
-def _built_curves(landscape: Landscape, built: Sequence[constructions.Construction]) -> xr.Dataset:
-    names = [each.label for each in built]
-    points = torch.stack([each.point for each in built])
-    directions = torch.cat([each.directions for each in built])
-    found = scan(landscape, points, directions, WIDE, names=names)
-    return found.assign(expected=labelled("direction", names, "curve type it should be"))
-
-
-def _built_surfaces(
-    landscape: Landscape, built: Sequence[constructions.Construction], side: int
-) -> xr.Dataset:
-    planes = []
-    for each in built:
-        extent = 2.5 if each.label == "wine-bottle" else 2.0
-        plane = surfaces(
-            landscape, each.point, each.directions, ["a", "b"], extent=extent, side=side
-        )
-        steps = np.linspace(-1, 1, side)
-        plane = plane.assign_coords(a=steps, b=steps, extent=("pair", [extent]))
-        planes.append(
-            plane.assign_coords(first=("pair", [each.label]), second=("pair", ["by hand"]))
-        )
-    joined = xr.concat(planes, "pair", combine_attrs="override")
-    names = [each.label for each in built]
-    return joined.assign(expected=labelled("pair", names, "kind of surface it should be"))
-
-
-def _curvature(
-    landscape: Landscape, point: Tensor, seed: int, probes: int, steps: int
-) -> xr.Dataset:
-    """Eigenvalues, trace and density at one point, and what they foretell along noise."""
-    pairs = curvature.eigenpairs(landscape, point, top=10, bottom=3, seed=seed)
-    moments = curvature.trace(landscape, point, probes=probes, seed=seed)
-    spread = curvature.density(landscape, point, probes=min(probes, 16), steps=steps, seed=seed)
-    norm = float(torch.linalg.vector_norm(point))
-    foretold = curvature.predicted(moments, norm)
-    return xr.merge([pairs.drop_vars("eigenvector"), moments, spread, foretold])
-
-
-def _swept(run: Run, settings: MiningSettings) -> xr.Dataset:
-    """Success and collapse at each length and weight."""
-    shape = (len(settings.sweep_s), len(settings.sweep_weights), settings.sweep_seeds)
-    success, flat = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    for i, s in enumerate(settings.sweep_s):
-        for j, weight in enumerate(settings.sweep_weights):
-            mined = run.dataset(f"sweep_pieces/s={s:g},weight={weight:g}")
-            success[i, j] = mined["success"].values
-            flat[i, j] = mined["collapsed"].values | (mined["label"].values == "flat")
-    dims = ("s", "weight", "seed")
-    return xr.Dataset(
-        {
-            "success": labelled(dims, success, "whether a vvv-basin was found"),
-            "flat": labelled(dims, flat, "given up as flat, or flat at the end"),
-        },
-        {"s": list(settings.sweep_s), "weight": list(settings.sweep_weights)},
-        run.dataset(
-            f"sweep_pieces/s={settings.sweep_s[0]:g},weight={settings.sweep_weights[0]:g}"
-        ).attrs,
-    )

@@ -11,7 +11,7 @@ __all__ = ["ASYMMETRY_PRESETS", "MINING_PRESETS", "AsymmetrySettings", "MiningSe
 class MiningSettings:
     """Everything that decides the numbers of `mine` and `reproduce li2024-mining`."""
 
-    width: int = 40
+    width: int = 32
     replicas: int = 2  # solutions; the first is mined at, the second makes w-basins by hand
     epochs: int = 60
     batch_size: int = 64
@@ -21,7 +21,7 @@ class MiningSettings:
     sample_limit: int = 0  # samples kept of the data, stratified; 0 keeps all
     mined_samples: int = 1000  # of the training split; held-out ones are of the test split
     held_out_samples: int = 1000
-    noise_directions: int = 40
+    noise_directions: int = 100
     shapes: tuple[str, ...] = ("v-basin", "v-side", "w-basin", "vvv-basin")
     seeds: int = 10
     steps: int = 600

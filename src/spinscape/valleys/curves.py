@@ -75,7 +75,11 @@ def scan(
     units = "nats" if name == "cross_entropy" else "1"
     host = {"loss": _host(loss), "error": _host(error)}
     result = xr.Dataset(
-        {"loss": labelled(("direction", "lam"), host["loss"], f"{name} loss", units)},
+        {
+            "loss": labelled(
+                ("direction", "lam"), host["loss"], f"{name.replace('_', '-')} loss", units
+            )
+        },
         {"lam": ("lam", lam, {"long_name": "λ", "units": "direction lengths"})},
     )
     if not np.isnan(host["error"]).all():

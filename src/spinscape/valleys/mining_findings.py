@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from spinscape.statistics import Finding, bootstrap, numbers_of, share
+from spinscape.statistics import Finding, Interval, bootstrap, numbers_of, share
 
 __all__ = [
     "along_hessian_finding",
@@ -42,8 +42,8 @@ def noise_finding(noise: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
         protocol="curves",
         question="Along Gaussian noise, is the loss a v-basin with the network at its bottom?",
         statement=(
-            f"{basins.value:.0%} of {noise.sizes['direction']} directions are v-basins "
-            f"({_counted(noise)}){beside}"
+            f"of {noise.sizes['direction']} directions {basins.value:.0%} are v-basins "
+            f"(labels: {_counted(noise)}){beside}"
         ),
         **numbers_of(basins),
         null="" if null is None else "the share at an untrained network",
@@ -158,24 +158,22 @@ def along_hessian_finding(mined: xr.Dataset, seed: int) -> Finding | None:
     )
 
 
-def curvature_finding(
-    measured: np.ndarray, foretold: float, spread: float, where: str, seed: int
-) -> Finding:
+def curvature_finding(measured: np.ndarray, foretold: xr.Dataset, where: str, seed: int) -> Finding:
     """Whether tr H / n foretells the curvature along noise.
 
     Parameters
     ----------
     measured : array [direction]
         dᵀHd along Gaussian directions.
-    foretold : float
-        Its mean by the trace.
-    spread : float
-        Its relative spread by trace and Frobenius norm.
+    foretold : Dataset
+        Of `curvature.trace` and `curvature.predicted`, at one point.
     where : str
         Which network.
     """
-    ratio = measured / foretold
-    value = bootstrap(ratio, seed=seed)
+    ratio = measured / float(foretold["foretold"])
+    value = _widened(
+        bootstrap(ratio, seed=seed), abs(float(foretold["trace_error"] / foretold["trace"]))
+    )
     verdict = "undecided"
     if CLOSE[0] <= value.low and value.high <= CLOSE[1]:
         verdict = "supported"
@@ -187,14 +185,14 @@ def curvature_finding(
         question=f"Does the trace of the Hessian foretell the curvature along noise? ({where})",
         statement=(
             f"measured over foretold curvature is {value.value:.2f}; its relative spread is "
-            f"{found:.2f}, foretold {spread:.2f}"
+            f"{found:.2f}, foretold {float(foretold['foretold_spread']):.2f}"
         ),
         **numbers_of(value),
         null="tr H ‖d‖²/n",
         null_value=1.0,
         rule=(
-            f"supported if the interval lies within {CLOSE[0]} to {CLOSE[1]}, not supported if "
-            "outside, else undecided"
+            f"supported if the interval (over directions, and the error of the trace) lies within "
+            f"{CLOSE[0]} to {CLOSE[1]}, not supported if outside, else undecided"
         ),
         verdict=verdict,
     )
@@ -236,6 +234,14 @@ def collapse_finding(sweep: xr.Dataset) -> Finding:
         ),
         verdict=verdict,
     )
+
+
+def _widened(found: Interval, relative: float) -> Interval:
+    """Add an independent relative standard error to an interval."""
+    extra = 1.96 * relative * found.value
+    low = found.value - np.hypot(found.value - found.low, extra)
+    high = found.value + np.hypot(found.high - found.value, extra)
+    return Interval(found.value, float(low), float(high), found.level)
 
 
 def _counted(labelled: xr.Dataset) -> str:

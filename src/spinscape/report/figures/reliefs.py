@@ -58,7 +58,8 @@ def _of_pairs(data: Dataset, key: str, title: str) -> list[Drawing]:
         one = one.assign_coords(a=one["a"] * extent, b=one["b"] * extent)
         first, second = str(one["first"].values), str(one["second"].values)
         words = title.format(first=first, second=second)
-        drawings.append(_plane(one, f"surfaces-{key}-{k}", words, (first, second)))
+        names = (first, second) if "{second}" in title else ("d₁", "d₂")
+        drawings.append(_plane(one, f"surfaces-{key}-{k}", words, names))
     return drawings
 
 
@@ -92,14 +93,15 @@ def _plane(one: Dataset, key: str, title: str, names: tuple[str, str] = ("d₁",
         "line": {"width": 0.7},
     }
     scene = {
-        "xaxis": {"title": {"text": "a"}},
-        "yaxis": {"title": {"text": "b"}},
+        "xaxis": {"title": {"text": "a"}, "nticks": 5},
+        "yaxis": {"title": {"text": "b"}, "nticks": 5},
         "zaxis": {"title": {"text": "loss"}, "tickvals": ticks, "ticktext": words},
         "aspectratio": {"x": 1, "y": 1, "z": 0.7},
-        "camera": {"eye": {"x": 1.4, "y": -1.4, "z": 1.1}},
+        "camera": {"eye": {"x": 1.25, "y": -1.25, "z": 0.95}},
     }
+    bare = {"scene": scene, "margin": dict.fromkeys("lrtb", 0)}
     panels = (
-        Panel(f"{key}-relief", title, alternative, (relief,), {"scene": scene}, height=380),
+        Panel(f"{key}-relief", title, alternative, (relief,), bare, height=380),
         Panel(
             f"{key}-contours",
             "Contours",
