@@ -53,6 +53,8 @@ def eigenpairs(
 ) -> xr.Dataset:
     """Find the largest and smallest eigenvalues with their eigenvectors, by Lanczos.
 
+    Of an eigenvalue that is repeated exactly, one copy is found.
+
     Parameters
     ----------
     landscape : Landscape
