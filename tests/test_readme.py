@@ -17,7 +17,19 @@ import pytest
 
 import spinscape as ss
 from spinscape.studies import barney2024, liao2024, presets
-from tiny_study import DATA, FEW, NETS, SPINS, TINY, archive, checkpoints, spoken, written
+from tiny_study import (
+    ASYMMETRY,
+    DATA,
+    FEW,
+    MINING,
+    NETS,
+    SPINS,
+    TINY,
+    archive,
+    checkpoints,
+    spoken,
+    written,
+)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,6 +58,13 @@ def _tiny(tmp_path, monkeypatch):
     small = presets.settings_of("quick", barney2024.SPIN_PRESETS, **SPINS)
     for preset in barney2024.SPIN_PRESETS:
         monkeypatch.setitem(barney2024.SPIN_PRESETS, preset, small)
+    for known, values in (
+        (valley_settings.MINING_PRESETS, MINING),
+        (valley_settings.ASYMMETRY_PRESETS, ASYMMETRY),
+    ):
+        settings = presets.settings_of("quick", known, **values)
+        for preset in known:
+            monkeypatch.setitem(known, preset, settings)
 
 
 def blocks(text: str, language: str) -> list[str]:

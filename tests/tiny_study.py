@@ -101,6 +101,41 @@ SPINS: dict[str, Any] = {
 }
 """Settings for `spins` and `reproduce barney2024`."""
 
+MINING: dict[str, Any] = {
+    "width": 8,
+    "epochs": 3,
+    "sample_limit": 300,
+    "mined_samples": 100,
+    "held_out_samples": 50,
+    "noise_directions": 3,
+    "seeds": 2,
+    "steps": 4,
+    "surface_seeds": 1,
+    "surface_steps": 2,
+    "side": 11,
+    "probes": 6,
+    "lanczos_steps": 6,
+    "sweep_s": [0.5, 1.0],
+    "sweep_weights": [0.5, 2.0],
+    "sweep_seeds": 2,
+}
+"""Settings for `mine` and `reproduce li2024-mining`."""
+
+ASYMMETRY: dict[str, Any] = {
+    "width": 2,
+    "replicas": 4,
+    "epochs": 1,
+    "sample_limit": 300,
+    "samples": 20,
+    "statistics_samples": 20,
+    "noise_seeds": 2,
+    "points": 5,
+    "ratios": 3,
+    "watched": 10,
+    "variants": ["norm-gaussian", "small-batch", "large-batch", "tanh", "no-norm"],
+}
+"""Settings for `reproduce li2024-asymmetry`."""
+
 PROTOCOLS = ["walk/free", "walk/thermal", "permutation", "hierarchy", "ruggedness"]
 
 NETS = """

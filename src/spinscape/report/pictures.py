@@ -7,6 +7,7 @@ import json
 import plotly.graph_objects as go
 from xarray import Dataset
 
+from spinscape.report.figures.gallery import draw_one_scan
 from spinscape.report.protocols import PROTOCOLS
 
 __all__ = ["draw"]
@@ -16,8 +17,11 @@ _TELLTALE = {
     "ratio_index": ("asymmetry/base", "noise"),
     "agreement": ("mechanism", "direction"),
     "prominence": ("curves/given", "direction"),
+    "apart": ("mined/saddle", "a"),
     "holes": ("surfaces/pairs", "pair"),
-    "share_evaluated": ("surfaces/given", "a"),
+    "flat": ("sweep", "weight"),
+    "rise": ("line", "end"),
+    "eigenvalue": ("curvature/given", "eigenpair"),
     "kernel_change": ("laziness", "scale"),
     "layer_correlation": ("overlaps/given", "heat"),
     "ends_overlap": ("tap/given", "heat"),
@@ -38,6 +42,7 @@ _TELLTALE = {
     "midpoint": ("permutation_pairs", "replica"),
     "displacement": ("walk/free", "walker"),
     "test_error": ("population", "replica"),
+    "loss": ("surfaces/given", "a"),
 }
 """A variable that gives away which part a Dataset is, the surest first, and a dimension it has."""
 
@@ -54,8 +59,9 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
     Parameters
     ----------
     dataset : Dataset
-        Of `train`, `population`, `clone`, `family`, a protocol of `spinscape.glass`, or of
-        `spins.phase`, `spins.tap`, `spins.spectrum`.
+        Of `train`, `population`, `clone`, `family`, a protocol of `spinscape.glass` or
+        `spinscape.valleys`, `spins.phase`, `spins.tap`, `spins.spectrum`, `curvature.eigenpairs`,
+        or a line or plane of a landscape.
 
     Returns
     -------
@@ -68,6 +74,9 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
         If it is a Dataset of none of these.
     """
     dataset = _of_one_network(dataset)
+    if "loss" in dataset and set(dataset["loss"].dims) == {"lam"}:
+        drawings = draw_one_scan({"curves/given": dataset.expand_dims(direction=["line"])})
+        return {panel.key: panel.figure() for drawing in drawings for panel in drawing.panels}
     if "point" in dataset and set(_CLONES) <= set(dataset.dims):
         dataset = dataset.stack(replica=_CLONES)
     part = next(

@@ -11,7 +11,7 @@ from spinscape.report.figures.gallery import (
     draw_one_scan,
     draw_sweep,
 )
-from spinscape.report.figures.hessians import draw_curvature
+from spinscape.report.figures.hessians import draw_curvature, draw_eigenvalues
 from spinscape.report.figures.lopsided import (
     draw_controls,
     draw_line_between,
@@ -179,7 +179,10 @@ VALLEY_PROTOCOLS = (
             "Hutch++, the density of eigenvalues by stochastic Lanczos quadrature, all on the "
             "samples that were mined."
         ),
-        drawings=(drawn(draw_curvature, "curvature/solution", "curvature/initial"),),
+        drawings=(
+            drawn(draw_curvature, "curvature/solution", "curvature/initial"),
+            drawn(draw_eigenvalues, "curvature/given"),
+        ),
         aliases=("hessian",),
         studies=MINING_STUDIES,
     ),

@@ -51,6 +51,15 @@ class Li2024Asymmetry(Conducted):
 
     settings: AsymmetrySettings
 
+    def __post_init__(self) -> None:
+        known = AsymmetrySettings().variants
+        for variant in self.settings.variants:
+            if variant not in known:
+                raise ValueError(
+                    f"variants: {variant!r} is not known; expected some of {', '.join(known)}"
+                )
+        _image(self.source.data.inputs)
+
     @property
     def protocols(self) -> dict[str, Callable[[Run], list[Finding]]]:
         """Signs first, then what might explain them."""

@@ -32,6 +32,7 @@ from spinscape.valleys.curves import scan
 from spinscape.valleys.directions import gaussian, scaled
 from spinscape.valleys.mining import mine
 from spinscape.valleys.planes import surfaces
+from spinscape.valleys.profiles import PROFILES
 
 __all__ = ["Li2024Mining", "MiningStudy", "prospect_around"]
 
@@ -99,6 +100,12 @@ class MiningStudy(Conducted):
 
     settings: MiningSettings
 
+    def __post_init__(self) -> None:
+        for shape in self.settings.shapes:
+            if shape not in PROFILES or PROFILES[shape].axes != 1:
+                known = ", ".join(name for name, one in PROFILES.items() if one.axes == 1)
+                raise ValueError(f"shapes: {shape!r} is no curve type; expected some of {known}")
+
     @property
     def protocols(self) -> dict[str, Callable[[Run], list[Finding]]]:
         """Curves first: how often a label comes unmined is the null of mining."""
@@ -157,7 +164,7 @@ class MiningStudy(Conducted):
             train,
             self.module,
             self.source.data,
-            replicas=max(2, self.settings.replicas),
+            replicas=max(2, self.settings.solutions),
             seed=self.seed,
             init=self.source.init,
             snapshots=[0],

@@ -12,7 +12,7 @@ class MiningSettings:
     """Everything that decides the numbers of `mine` and `reproduce li2024-mining`."""
 
     width: int = 32
-    replicas: int = 2  # solutions; the first is mined at, the second makes w-basins by hand
+    solutions: int = 2  # the first is mined at, the second makes w-basins by hand
     epochs: int = 60
     batch_size: int = 64
     learning_rate: float = 0.1

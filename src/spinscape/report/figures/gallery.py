@@ -110,6 +110,10 @@ def draw_one_scan(parts: Parts) -> list[Drawing]:
     panels = tuple(
         _curve_panel(data.isel(direction=k), f"curves-given-{k}", str(names[k])) for k in shown
     )
+    if "label" not in data:
+        columns = ("Direction", "Loss at the ends", "At 0")
+        rows = tuple(_ends(data.isel(direction=k), str(names[k])) for k in shown)
+        return [Drawing("curves-given", panels, "", columns, rows)]
     rows = tuple(
         (
             str(names[k]),
@@ -123,17 +127,26 @@ def draw_one_scan(parts: Parts) -> list[Drawing]:
     ]
 
 
+def _ends(one: Dataset, name: str) -> tuple[str, str, str]:
+    lam, loss = one["lam"].values, one["loss"].values
+    return name, f"{number(loss[0])}, {number(loss[-1])}", number(_at(lam, loss))
+
+
 def _curve_panel(one: Dataset, key: str, title: str) -> Panel:
     lam, loss = one["lam"].values, one["loss"].values
-    label, confidence = str(one["label"].values), float(one["confidence"])
+    told = labelled = ""
+    if "label" in one:
+        label, confidence = str(one["label"].values), float(one["confidence"])
+        told = f": {label} ({confidence:.0%})"
+        labelled = f"; labelled {label} with confidence {confidence:.0%}"
     traces = [line(lam, loss, "loss", BLUE)]
     if "parabola" in one:
         traces.append(_dotted(lam, one["parabola"].values, loss))
     return Panel(
         key,
-        f"{title}: {label} ({confidence:.0%})",
+        f"{title}{told}",
         f"Loss from λ = {lam[0]:.3g} to {lam[-1]:.3g}: {number(loss[0])}, {number(_at(lam, loss))} "
-        f"at 0, {number(loss[-1])}; labelled {label} with confidence {confidence:.0%}.",
+        f"at 0, {number(loss[-1])}{labelled}.",
         tuple(traces),
         _layout(one, loss),
         height=260,
