@@ -48,7 +48,7 @@ class Duel:
     package : str, optional
         The peer's import name; a row without it says so.
     ours_scale, peer_scale, wanted, repeats, note
-        As in `compare`.
+        As in `compare`; a note that has to be measured is a function.
     """
 
     name: str
@@ -61,14 +61,16 @@ class Duel:
     repeats: int = 7
     ours_scale: float = 1.0
     peer_scale: float = 1.0
-    note: str = ""
+    note: str | Callable[[], str] = ""
 
 
 def run(duel: Duel) -> Case:
     """Check that both agree, then time them."""
     lost = duel.package is not None and missing(duel.package)
+    note = f"{duel.package} does not import; make bench installs it"
     if not lost:
         duel.agree()
+        note = duel.note if isinstance(duel.note, str) else duel.note()
     return compare(
         duel.name,
         duel.ours(),
@@ -78,7 +80,7 @@ def run(duel: Duel) -> Case:
         repeats=duel.repeats,
         ours_scale=duel.ours_scale,
         peer_scale=duel.peer_scale,
-        note=f"{duel.package} does not import; make bench installs it" if lost else duel.note,
+        note=note,
     )
 
 

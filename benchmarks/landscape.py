@@ -1,6 +1,7 @@
 """Energies of a batch of points and a plane of losses, against loops and against bare products."""
 
 import copy
+import time
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -8,7 +9,7 @@ from importlib import import_module
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import Duel, Work
+from benchmarks.harness import Duel, Work, missing, peak_megabytes
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import models
 from spinscape.nets.chunks import pieces
@@ -17,12 +18,13 @@ from spinscape.nets.initialisation import initial_points
 from spinscape.nets.losses import loss_of
 from spinscape.nets.weightspace import WeightSpace
 
-__all__ = ["duels", "energies", "plane"]
+__all__ = ["duels", "energies", "fine_line", "plane"]
 
 
 def duels() -> list[Duel]:
     """List the rows."""
-    return [*energies(), plane()]
+    planes = [plane(), *(plane(widths=(784, hidden, 10), wanted=None) for hidden in (32, 512))]
+    return [*energies(), *planes, fine_line(), fine_line(widths=(784, 512, 10))]
 
 
 def energies(
@@ -71,6 +73,7 @@ def plane(
     widths: tuple[int, int, int] = (784, 128, 10),
     samples: int = 2000,
     steps: int = 10,
+    wanted: float | None = 14.0,
 ) -> Duel:
     """Losses on a plane through three points, against the package loss-landscapes.
 
@@ -100,7 +103,7 @@ def plane(
         second = second + (first + 1) % 2
         grid = torch.stack([first, second], -1) / 4
         found, _ = setting.landscape.subspace(origin, directions, grid)
-        torch.testing.assert_close(found.double(), theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.double(), theirs, rtol=0, atol=1e-4)
 
     return Duel(
         f"plane of {side} × {side}, {'-'.join(map(str, widths))}, {samples:,} samples",
@@ -108,12 +111,87 @@ def plane(
         ours,
         peer,
         agree,
-        wanted=12.0,
+        wanted=wanted,
         package="loss_landscapes",
         repeats=5,
         peer_scale=side**2 / steps**2,
-        note=f"ours with error; the peer's {steps} × {steps} points scaled to {side} × {side}",
+        note=lambda: (
+            f"ours with error; the peer's {steps} × {steps} points scaled to {side} × {side}; peak "
+            f"memory {_peak(_OURS, widths, samples, side):.0f} MB, the peer's "
+            f"{_peak(_THEIRS, widths, samples, 3):.0f} MB"
+        ),
     )
+
+
+def fine_line(
+    points: int = 2001, widths: tuple[int, int, int] = (784, 128, 10), samples: int = 2000
+) -> Duel:
+    """Losses on a very fine line, where logits are piecewise quadratic, against each point."""
+    setting = _Setting(widths, samples, 2)
+    origin, direction = setting.points[0], setting.points[1] - setting.points[0]
+    lam = torch.linspace(-1, 1, points)
+
+    def ours() -> Work:
+        return lambda: setting.landscape.line(origin, direction, lam)
+
+    def direct() -> Work:
+        return lambda: setting.landscape.subspace(origin, direction[None], lam[:, None])
+
+    def agree() -> None:
+        found = torch.as_tensor(ours()()["loss"].values)
+        torch.testing.assert_close(found, direct()()[0], rtol=1e-5, atol=1e-5)
+
+    def told() -> str:
+        some = lam[:: points // 50]
+        coarse = _fastest(lambda: setting.landscape.line(origin, direction, some))
+        return f"a line of {len(some)} points takes {1e3 * coarse:.1f} ms"
+
+    return Duel(
+        f"line of {points:,} points, {'-'.join(map(str, widths))}, {samples:,} samples",
+        "every point by itself",
+        ours,
+        direct,
+        agree,
+        repeats=7,
+        note=told,
+    )
+
+
+def _fastest(work: Work) -> float:
+    work()
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+_OURS = "import benchmarks.landscape as b; b.plane_once({widths}, {samples}, {side})"
+_THEIRS = "import benchmarks.landscape as b; b.peer_once({widths}, {samples}, {side})"
+
+
+def _peak(code: str, widths: Sequence[int], samples: int, side: int) -> float:
+    if missing("loss_landscapes"):
+        return float("nan")
+    return peak_megabytes(code.format(widths=tuple(widths), samples=samples, side=side))
+
+
+def plane_once(widths: Sequence[int], samples: int, side: int) -> None:
+    """Our plane, for its peak memory."""
+    setting = _Setting(widths, samples, 3)
+    along = torch.linspace(0, 1, side)
+    setting.landscape.plane(*setting.points, along, along)
+
+
+def peer_once(widths: Sequence[int], samples: int, side: int) -> None:
+    """The peer's plane, for its peak memory; that does not grow with the grid."""
+    setting = _Setting(widths, samples, 3)
+    package = import_module("loss_landscapes")
+    metric = package.metrics.Loss(
+        nn.functional.cross_entropy, setting.landscape.x, setting.landscape.y
+    )
+    package.planar_interpolation(*setting.copies(), metric, steps=side, deepcopy_model=True)
 
 
 class _Setting:

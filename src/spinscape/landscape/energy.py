@@ -22,6 +22,7 @@ from spinscape.landscape.derivatives import (
     hessian_products,
     losses_and_gradients,
 )
+from spinscape.landscape.fine_lines import fits, scan_fine_line
 from spinscape.landscape.scans import coordinates, scan_dataset
 from spinscape.landscape.subspaces import scan_lines, scan_subspace
 from spinscape.nets.chunks import pieces
@@ -315,7 +316,11 @@ class Landscape:
         """
         basis = self._basis(origin, points_of(direction)[None])
         lam = coordinates(lam, "lam", basis.device)
-        loss, error = self.subspace(basis[0], basis[1:], lam[:, None])
+        stack = self._stack
+        if stack is not None and fits(stack, self.criterion, self._labelled, basis, lam):
+            loss, error = scan_fine_line(stack, basis[0], basis[1], lam, self.x, self.y)
+        else:
+            loss, error = self.subspace(basis[0], basis[1:], lam[:, None])
         return self._dataset("line", {"lam": lam}, basis, loss, error)
 
     def plane(

@@ -12,12 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spinscape.nets.chunks import CACHE, pieces, plan
+from spinscape.nets.chunks import pieces, plan
 from spinscape.nets.dense import DenseStack, Layer
 from spinscape.nets.engine import PointEvaluator, activate
 from spinscape.nets.losses import Loss, are_labels, judge
 
 __all__ = ["scan_lines", "scan_subspace"]
+
+SCAN_CACHE = 32 << 20
+"""As `CACHE`: the few rows that a scan combines are read again and again, and pay for more."""
 
 GRID_POINTS = 16
 """Grid points at once: as few as fill the start of an operation, to leave room for samples."""
@@ -122,7 +125,7 @@ def _cuts(
     """Grid points and samples to work on at once."""
     pair = points.itemsize * sum(layer.outputs for layer in stack.layers)
     cpu = points.device.type == "cpu"
-    pairs = max(1, int(min(evaluator.memory, CACHE if cpu else evaluator.memory) // pair))
+    pairs = max(1, int(min(evaluator.memory, SCAN_CACHE if cpu else evaluator.memory) // pair))
     at_once = plan(1, samples, 1, points.device, max(100, pairs // GRID_POINTS)).samples
     return max(1, min(count, pairs // at_once)), at_once
 

@@ -7,25 +7,13 @@ bits come from xoshiro128++ (Blackman and Vigna 2021, ACM Trans. Math. Softw. 47
 streams a chain, side by side, each from its own seed.
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-import numba
 import numpy as np
+
+from spinscape.compiling import compiled
 
 __all__ = ["LANES", "logistic", "settle_block", "settle_one_by_one", "streams"]
 
 LANES = 16
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile without the interpreter's lock; kept on disk where there is a place to keep it."""
-    compiled = partial(numba.njit, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
-    try:
-        return compiled(cache=True)(function)
-    except RuntimeError:  # no folder can be written: compiled again in every process
-        return compiled()(function)
 
 
 def streams(seed: np.random.SeedSequence, chains: int) -> np.ndarray:
@@ -35,7 +23,7 @@ def streams(seed: np.random.SeedSequence, chains: int) -> np.ndarray:
     return words
 
 
-@_compiled
+@compiled
 def _bits(state: np.ndarray, out: np.ndarray) -> None:
     """Sixteen random words, one of each stream."""
     for lane in range(LANES):
@@ -59,7 +47,7 @@ def _bits(state: np.ndarray, out: np.ndarray) -> None:
         state[3, lane] = s3
 
 
-@_compiled
+@compiled
 def _logistic(words: np.ndarray, out: np.ndarray) -> None:
     """Logistic numbers from sixteen words; ln from the exponent and an odd series, to 3e−7."""
     for lane in range(LANES):
@@ -81,7 +69,7 @@ def _logistic(words: np.ndarray, out: np.ndarray) -> None:
         out[lane] = -value if word & np.uint32(1) else value
 
 
-@_compiled
+@compiled
 def logistic(state: np.ndarray, out: np.ndarray) -> None:
     """Fill ``out [chain, n]`` with logistic numbers, and advance the streams of each chain."""
     words = np.empty(LANES, np.uint32)
@@ -94,7 +82,7 @@ def logistic(state: np.ndarray, out: np.ndarray) -> None:
                 out[chain, first + lane] = noise[lane]
 
 
-@_compiled
+@compiled
 def settle_block(
     fields: np.ndarray, doubled_beta: np.ndarray, spins: np.ndarray, state: np.ndarray
 ) -> None:
@@ -122,7 +110,7 @@ def settle_block(
                 spins[chain, first + lane] = one if pull > 0 else -one
 
 
-@_compiled
+@compiled
 def settle_one_by_one(
     couplings: np.ndarray,
     fields: np.ndarray,
