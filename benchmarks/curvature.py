@@ -56,17 +56,15 @@ def many_points(points: int = 64, widths: tuple[int, int, int] = (64, 16, 10)) -
 def one_network(package: str, samples: int = 256) -> Duel:
     """The top eigenvalue of a convolutional network's Hessian, against a package."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(samples, 1, 14, 14, generator=generator)
+    x = torch.rand(samples, 1, 28, 28, generator=generator)
     y = torch.randint(0, 10, (samples,), generator=generator)
-    module = models.vgg(1, 10, blocks=(1, 1), width=8, batch_norm=False)
+    module = models.vgg(1, 10, blocks=(2, 2), width=16, batch_norm=False)
     landscape = Landscape(module, x, y)
     point = landscape.space.point(module).detach()
 
     def ours() -> Work:
         def work() -> float:
-            pairs = curvature.eigenpairs(
-                landscape, point, top=1, bottom=0, tolerance=1e-2, steps=60
-            )
+            pairs = curvature.eigenpairs(landscape, point, top=1, bottom=0, tolerance=0.03, steps=60)
             return float(pairs["eigenvalue"].squeeze())
 
         return work
@@ -87,8 +85,8 @@ def one_network(package: str, samples: int = 256) -> Duel:
         agree,
         wanted=1.0,
         package=package,
-        repeats=5,
-        note="to 1 %",
+        repeats=3,
+        note="the same to 1 %; a residual of 3 % makes an error of less",
     )
 
 
@@ -110,6 +108,6 @@ def _by_curvlinops(module: nn.Module, x: Tensor, y: Tensor) -> Work:
         linear = package.HessianLinearOperator(
             module, nn.CrossEntropyLoss(), list(module.parameters()), [(x, y)], progressbar=False
         )
-        return float(eigsh(linear.to_scipy(), k=1, which="LA", tol=1e-2)[0][0])
+        return float(eigsh(linear.to_scipy(), k=1, which="LA", tol=0.03)[0][0])
 
     return work

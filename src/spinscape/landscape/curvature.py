@@ -394,13 +394,19 @@ def _operator(
     landscape: Landscape, rows: Float[Tensor, "P n"], index: Tensor | None, matrix: str
 ) -> Callable[[Float[Tensor, "P k m"]], Float[Tensor, "P k m"]]:
     """Products of the points' matrices with k vectors each, restricted to the indices."""
+    kept = landscape.hessians(rows) if matrix == "hessian" else None
+
+    def whole(vectors: Tensor) -> Tensor:
+        if kept is not None and vectors.shape[1] == 1:
+            return kept(vectors[:, 0])[:, None]
+        return landscape.hvp(rows[:, None], vectors, matrix)
 
     def product(vectors: Tensor) -> Tensor:
         if index is None:
-            return landscape.hvp(rows[:, None], vectors, matrix)
+            return whole(vectors)
         full = vectors.new_zeros(*vectors.shape[:-1], landscape.n)
         full[..., index] = vectors
-        return landscape.hvp(rows[:, None], full, matrix)[..., index]
+        return whole(full)[..., index]
 
     return product
 

@@ -17,6 +17,7 @@ __all__ = [
     "differentiable_losses",
     "gauss_newton_products",
     "hessian_products",
+    "linearised_gradients",
     "losses_and_gradients",
 ]
 
@@ -101,6 +102,33 @@ def _products(
             part = piece(evaluator, points[rows], vectors[rows], x[samples], y[samples], buffers)
             result[rows].add_(part, alpha=share)
     return result
+
+
+def linearised_gradients(
+    evaluator: PointEvaluator, points: Float[Tensor, "P n"], x: Tensor, y: Tensor
+) -> Callable[[Tensor], Tensor] | None:
+    """Return Hessian-vector products at the points that share one forward and backward pass.
+
+    None if what they keep does not fit into the evaluator's memory.
+    """
+    scale = points.dtype.itemsize / evaluator.engine.space.dtype.itemsize
+    kept = HESSIAN_FACTOR * scale * evaluator.engine.footprint(x[:2]) * len(points) * len(x)
+    if kept > evaluator.memory:
+        return None
+    points = points.detach().requires_grad_()
+    with torch.enable_grad():
+        outputs = evaluator.engine.outputs(points, x, buffers=evaluator.buffers(points))
+        total = evaluator.loss.value(outputs, y, own=False).sum()
+        (slope,) = torch.autograd.grad(total, points, create_graph=True)
+    if not slope.requires_grad:
+        return torch.zeros_like
+
+    def product(vectors: Tensor) -> Tensor:
+        return torch.autograd.grad(
+            slope, points, vectors, retain_graph=True, materialize_grads=True
+        )[0]
+
+    return product
 
 
 class _SharedTargets(Loss):

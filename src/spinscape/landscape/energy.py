@@ -20,6 +20,7 @@ from spinscape.landscape.derivatives import (
     differentiable_losses,
     gauss_newton_products,
     hessian_products,
+    linearised_gradients,
     losses_and_gradients,
 )
 from spinscape.landscape.fine_lines import fits, scan_fine_line
@@ -233,6 +234,15 @@ class Landscape:
         vectors = vectors.detach().reshape(-1, self.n)
         found = products(self._evaluator, rows.detach(), vectors, self.x, self.y)
         return found.view(*batch, self.n)
+
+    def hessians(self, points: Points) -> Callable[[Tensor], Tensor] | None:
+        """Return a function of vectors ``[P, n]``, the Hessian of each point times its own.
+
+        What all products share is computed once and kept; None where it does not fit in memory,
+        and :meth:`hvp` has to do.
+        """
+        rows, _ = self._rows(points)
+        return linearised_gradients(self._evaluator, rows.detach(), self.x, self.y)
 
     def subspace(
         self, origin: Points, directions: Points, coefficients: Tensor

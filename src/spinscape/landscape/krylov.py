@@ -37,6 +37,8 @@ class Recurrence(NamedTuple):
     off_diagonal: Float[Tensor, "P m"]
     """Between step j and j + 1; the last one is the norm of the residual."""
     basis: Float[Tensor, "P m n"]
+    onward: Float[Tensor, "P n"]
+    """The vector with which the recurrence goes on."""
 
     def tridiagonal(self) -> Float[Tensor, "P m m"]:
         """The matrices, whole."""
@@ -96,7 +98,7 @@ def lanczos(
         )
     fresh = start.roll(1, -1) + start if fresh is None else fresh
     size = diagonal.abs().amax(1) if done else start.new_zeros(count)
-    vector = _unit(start) if not done else _next(operator, basis, diagonal, off, done, fresh, size)
+    vector = _unit(start) if before is None else before.onward
     for j in range(done, steps):
         basis[:, j] = vector
         residual = operator(vector[:, None])[:, 0]
@@ -105,22 +107,7 @@ def lanczos(
         residual = _orthogonal(residual, basis[:, : j + 1])
         off[:, j] = torch.linalg.vector_norm(residual, dim=1)
         vector, off[:, j] = _onward(residual, off[:, j], basis[:, : j + 1], fresh, size)
-    return Recurrence(diagonal, off, basis)
-
-
-def _next(
-    operator: Operator,
-    basis: Tensor,
-    diagonal: Tensor,
-    off: Tensor,
-    done: int,
-    fresh: Tensor,
-    size: Tensor,
-) -> Float[Tensor, "P n"]:
-    """The vector with which an earlier run goes on: its last residual, made again."""
-    residual = operator(basis[:, done - 1, None])[:, 0]
-    residual = _orthogonal(residual, basis[:, :done])
-    return _onward(residual, off[:, done - 1], basis[:, :done], fresh, size)[0]
+    return Recurrence(diagonal, off, basis, vector)
 
 
 def _onward(
@@ -155,7 +142,7 @@ def extreme_eigenpairs(
     *,
     tolerance: float,
     steps: int,
-    stride: int = 16,
+    stride: int = 2,
 ) -> Eigenpairs:
     """Find the largest and smallest eigenpairs by Lanczos runs that grow until they converge.
 

@@ -35,7 +35,7 @@ __all__ = [
 
 ENGINES = ("auto", "dense", "vmap", "loop")
 
-MODULE_CACHE = 16 << 20
+MODULE_CACHE = 64 << 20
 """As `CACHE`, for modules under vmap, whose operations take longer to start."""
 
 _IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
