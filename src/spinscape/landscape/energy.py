@@ -329,6 +329,10 @@ class Landscape:
         stack = self._stack
         if stack is not None and fits(stack, self.criterion, self._labelled, basis, lam):
             loss, error = scan_fine_line(stack, basis[0], basis[1], lam, self.x, self.y)
+            holes = ~torch.isfinite(loss)  # of the loss, or of the coefficients alone
+            if bool(holes.any()):
+                again = self.subspace(basis[0], basis[1:], lam[holes, None])
+                loss[holes], error[holes] = again
         else:
             loss, error = self.subspace(basis[0], basis[1:], lam[:, None])
         return self._dataset("line", {"lam": lam}, basis, loss, error)

@@ -114,11 +114,13 @@ def _fill(
         a[:] = b0
         b[:] = b1
         q[:] = 0.0
+        active = 0
         for j in range(units):
             x, slope = h0[j, s], h1[j, s]
             start = x + lam[0] * slope
             # Not a number, or infinite: active, so that the logits are not finite either.
             if not start <= 0.0:
+                active += 1
                 for c in range(classes):
                     a[c] += v0[c, j] * x
                     b[c] += v0[c, j] * slope + v1[c, j] * x
@@ -141,9 +143,14 @@ def _fill(
             while j >= 0:
                 x, slope = h0[j, s], h1[j, s]
                 sign = 1.0 if slope > 0 else -1.0
+                active += 1 if slope > 0 else -1
                 for c in range(classes):
                     a[c] += sign * v0[c, j] * x
                     b[c] += sign * (v0[c, j] * slope + v1[c, j] * x)
                     q[c] += sign * v1[c, j] * slope
                 j = after[j]
             head[k] = -1
+            if active == 0:  # exactly, or rounding errors would break ties between logits
+                a[:] = b0
+                b[:] = b1
+                q[:] = 0.0
