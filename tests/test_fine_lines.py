@@ -135,7 +135,7 @@ def test_what_is_not_finite_stays_a_hole(always):
     assert not np.isfinite(found[np.arange(21) != 10]).any()
     assert (np.isfinite(direct.numpy()) == np.isfinite(found)).all()
     lost = torch.where(torch.arange(land.n) == 3, torch.nan, origin)
-    assert np.isnan(land.line(lost, direction, lam)["error"]).all()
+    assert np.isnan(land.line(lost, direction, lam)["loss"]).all()
 
 
 def test_blocks_of_samples_change_nothing(always, monkeypatch):

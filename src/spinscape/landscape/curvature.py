@@ -7,7 +7,7 @@ Products with the Hessian are exact; the statistics of normalisation layers are 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from spinscape.landscape.checks import check_finite
 from spinscape.landscape.energy import Landscape
 from spinscape.landscape.krylov import (
     extreme_eigenpairs,
@@ -25,18 +24,15 @@ from spinscape.landscape.krylov import (
     lanczos,
     quadrature,
 )
+from spinscape.landscape.probing import Group, gaussian, operator, prepared, rademacher
 from spinscape.nets.chunks import pieces
-from spinscape.nets.orders import generator
 from spinscape.nets.weightspace import points as points_of
 from spinscape.origins import versions
 
 __all__ = ["along", "density", "eigenpairs", "predicted", "trace"]
 
-_STREAM = 83
 MEMORY = 1 << 30
 """Bytes that the Lanczos vectors of points worked on at once may take."""
-
-Group = str | Tensor | None
 
 
 def eigenpairs(
@@ -85,7 +81,7 @@ def eigenpairs(
         If more eigenpairs are asked for than there are, a group or matrix is unknown, or a point is
         not finite.
     """
-    rows, index, project = _prepared(landscape, points, group)
+    rows, index, project = prepared(landscape, points, group)
     size = landscape.n if index is None else len(index)
     for name, value in (("top", top), ("bottom", bottom)):
         if value < 0:
@@ -99,12 +95,10 @@ def eigenpairs(
     at_once = max(1, MEMORY // (rows.itemsize * size * min(size, steps)))
     parts = []
     for some in pieces(len(rows), at_once):
-        operator = _operator(landscape, rows[some], index, matrix)
-        start, fresh = (_gaussian(rows[some], size, (seed, kind), some) for kind in (0, 1))
+        product = operator(landscape, rows[some], index, matrix)
+        start, fresh = (gaussian(rows[some], size, (seed, kind), some) for kind in (0, 1))
         parts.append(
-            extreme_eigenpairs(
-                operator, start, fresh, top, bottom, tolerance=tolerance, steps=steps
-            )
+            extreme_eigenpairs(product, start, fresh, top, bottom, tolerance=tolerance, steps=steps)
         )
     values, residuals = (torch.cat([getattr(p, k) for p in parts]) for k in ("values", "residuals"))
     vectors = project(torch.cat([part.vectors for part in parts]))
@@ -158,22 +152,22 @@ def trace(
     ValueError
         If there are fewer than 6 probes, or a group, matrix or method is unknown.
     """
-    rows, index, _ = _prepared(landscape, points, group)
+    rows, index, _ = prepared(landscape, points, group)
     size = landscape.n if index is None else len(index)
     if method not in ("hutch++", "hutchinson"):
         raise ValueError(f"method={method!r}: expected 'hutch++' or 'hutchinson'")
     if probes < 6:
         raise ValueError(f"probes={probes!r}: expected at least 6, or there is no standard error")
-    operator = _operator(landscape, rows, index, matrix)
+    product = operator(landscape, rows, index, matrix)
     if method == "hutchinson":
-        vectors = _rademacher(rows, probes, size, seed)
-        estimates, squares = hutchinson(operator, vectors)
+        vectors = rademacher(rows, probes, size, seed)
+        estimates, squares = hutchinson(product, vectors)
         value = estimates.mean(1)
     else:
         third = probes // 3
-        vectors = _rademacher(rows, min(third, size) + third, size, seed)
+        vectors = rademacher(rows, min(third, size) + third, size, seed)
         sketch, outer = vectors[:, : min(third, size)], vectors[:, min(third, size) :]
-        inside, estimates, squares = hutch_plus_plus(operator, sketch, outer)
+        inside, estimates, squares = hutch_plus_plus(product, sketch, outer)
         value = inside + estimates.mean(1)
     units = _units(landscape)
     result = xr.Dataset(
@@ -232,7 +226,7 @@ def density(
     ValueError
         If there are fewer than 2 probes or steps, or a group or matrix is unknown.
     """
-    rows, index, _ = _prepared(landscape, points, group)
+    rows, index, _ = prepared(landscape, points, group)
     size = landscape.n if index is None else len(index)
     if probes < 2 or steps < 2 or grid < 2 or not width > 0:
         raise ValueError(
@@ -244,8 +238,8 @@ def density(
     weights: list[Tensor] = []
     for some in pieces(len(rows), at_once):
         single = rows[some].repeat_interleave(probes, 0)
-        start = _rademacher(rows[some], probes, size, seed, some.start).flatten(0, 1)
-        run = lanczos(_operator(landscape, single, index, matrix), start, steps)
+        start = rademacher(rows[some], probes, size, seed, some.start).flatten(0, 1)
+        run = lanczos(operator(landscape, single, index, matrix), start, steps)
         for kept, found in zip((nodes, weights), quadrature(run), strict=True):
             kept.append(found.unflatten(0, (-1, probes)))
     node, weight = (torch.cat(kept).double() for kept in (nodes, weights))
@@ -294,7 +288,7 @@ def along(
     ValueError
         If a direction has a wrong length or zero norm.
     """
-    rows, _, _ = _prepared(landscape, points, None)
+    rows, _, _ = prepared(landscape, points, None)
     directions = points_of(directions).to(rows)
     landscape.space.check(directions, "directions", ndim=2)
     lengths = torch.linalg.vector_norm(directions, dim=1)
@@ -350,91 +344,6 @@ def predicted(moments: xr.Dataset, length: float = 1.0) -> xr.Dataset:
         },
         attrs={**moments.attrs, "protocol": "predicted", "length": length},
     )
-
-
-Project = Callable[[Tensor], Tensor]
-
-
-def _prepared(
-    landscape: Landscape, points: Any, group: Group
-) -> tuple[Float[Tensor, "P n"], Tensor | None, Project]:
-    """Points as rows, the indices that count, and how vectors get their other entries back."""
-    points = points_of(points).detach()
-    landscape.space.check(points, "points")
-    check_finite(points, "points")
-    rows = points.reshape(-1, landscape.n)
-    if group is None:
-        return rows, None, lambda vectors: vectors
-    index = _indices(landscape, group).to(rows.device)
-
-    def whole(vectors: Tensor) -> Tensor:
-        full = vectors.new_zeros(*vectors.shape[:-1], landscape.n)
-        full[..., index] = vectors
-        return full
-
-    return rows, index, whole
-
-
-def _indices(landscape: Landscape, group: str | Tensor) -> Tensor:
-    if isinstance(group, Tensor):
-        index = group.nonzero().flatten() if group.dtype == torch.bool else group.long()
-        if index.ndim != 1 or not len(index) or int(index.max()) >= landscape.n:
-            raise ValueError(f"group: expected indices below {landscape.n:,}, at least one")
-        return index
-    known = landscape.space.groups
-    if group not in known:
-        raise ValueError(
-            f"group={group!r}: module {landscape.space.kind!r} has none of that name; it has "
-            f"{', '.join(list(known)[:12])}"
-        )
-    return known[group]
-
-
-def _operator(
-    landscape: Landscape, rows: Float[Tensor, "P n"], index: Tensor | None, matrix: str
-) -> Callable[[Float[Tensor, "P k m"]], Float[Tensor, "P k m"]]:
-    """Products of the points' matrices with k vectors each, restricted to the indices."""
-    kept = landscape.hessians(rows) if matrix == "hessian" else None
-
-    def whole(vectors: Tensor) -> Tensor:
-        if kept is not None and vectors.shape[1] == 1:
-            return kept(vectors[:, 0])[:, None]
-        return landscape.hvp(rows[:, None], vectors, matrix)
-
-    def product(vectors: Tensor) -> Tensor:
-        if index is None:
-            return whole(vectors)
-        full = vectors.new_zeros(*vectors.shape[:-1], landscape.n)
-        full[..., index] = vectors
-        return whole(full)[..., index]
-
-    return product
-
-
-def _gaussian(
-    rows: Tensor, size: int, words: tuple[int, int], some: slice
-) -> Float[Tensor, "P size"]:
-    drawn = [
-        torch.randn(size, generator=generator(_STREAM, *words, k), dtype=torch.float64)
-        for k in range(some.start, some.stop)
-    ]
-    return torch.stack(drawn).to(rows)
-
-
-def _rademacher(
-    rows: Tensor, probes: int, size: int, seed: int, first: int = 0
-) -> Float[Tensor, "P probe size"]:
-    """Signs of chance; those of a point depend on its place and the probe's alone."""
-    drawn = [
-        torch.stack(
-            [
-                torch.randint(0, 2, (size,), generator=generator(_STREAM, seed, 2, k, j))
-                for j in range(probes)
-            ]
-        )
-        for k in range(first, first + len(rows))
-    ]
-    return (2 * torch.stack(drawn) - 1).to(rows)
 
 
 def _error(estimates: Float[Tensor, "P probe"]) -> Float[Tensor, "P"]:
