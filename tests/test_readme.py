@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import spinscape as ss
-from spinscape.studies import barney2024, liao2024, presets
+from spinscape.studies import barney2024, liao2024, presets, valley_settings
 from tiny_study import (
     ASYMMETRY,
     DATA,

@@ -248,3 +248,17 @@ def test_a_variant_that_has_not_learned_is_not_judged(lopsided):
         asymmetry_findings.norm_finding(lost, 0),
     ):
         assert finding.verdict == "undecided"
+
+
+def test_findings_without_finite_numbers_are_undecided_and_say_so(lopsided):
+    base = lopsided.dataset("asymmetry/base")
+    lost = base.map(lambda values: values * np.nan if values.dtype.kind == "f" else values)
+    for finding in (
+        *asymmetry_findings.consistent_findings(lost, 0),
+        asymmetry_findings.ratio_finding(lost, 0),
+        *asymmetry_findings.special_findings(lost, 0),
+        asymmetry_findings.aligned_finding(lost, 0),
+    ):
+        assert finding.verdict == "undecided"
+        assert finding.value is None
+        assert "finite" in finding.statement

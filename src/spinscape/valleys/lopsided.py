@@ -224,7 +224,8 @@ def _correlations(
             drawn = of_seed[chosen.astype(int)]
             return float(spearmanr(np.tile(ratios, len(drawn)), drawn.ravel()).statistic)
 
-        if not np.isfinite(of_seed).all() or len(ratios) < 3:
+        lost = not np.isfinite(of_seed).all() or len(ratios) < 3
+        if lost or (np.ptp(of_seed, axis=1) == 0).any():  # no order among equal numbers
             rows.append((np.nan, np.nan, np.nan))
             continue
         found = bootstrap(np.arange(len(of_seed)), correlation, seed=seed, resamples=999)
