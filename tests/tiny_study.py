@@ -113,6 +113,7 @@ MINING: dict[str, Any] = {
     "surface_seeds": 1,
     "surface_steps": 2,
     "side": 11,
+    "noise_planes": 3,
     "probes": 6,
     "lanczos_steps": 6,
     "sweep_s": [0.5, 1.0],

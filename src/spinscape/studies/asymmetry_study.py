@@ -32,6 +32,7 @@ from spinscape.valleys.directions import (
     sign_consistent,
 )
 from spinscape.valleys.explanations import mechanism
+from spinscape.valleys.groups import GROUPS
 from spinscape.valleys.lopsided import asymmetry, lopsidedness
 
 __all__ = ["Li2024Asymmetry"]
@@ -283,6 +284,8 @@ def _line(
     lam = np.linspace(-reach, 1 + reach, points)
     loss, error = landscape.lines(small, ways, torch.as_tensor(lam))
     around = np.linspace(-reach, reach, 21)
+    known = [(name, _group(landscape.module, name)) for name in GROUPS]
+    groups = {name: chosen for name, chosen in known if chosen is not None}
     rises, indices, agreements = [], [], []
     for ends, towards in ((small, ways), (large, -ways)):
         near, _ = landscape.lines(ends, towards, torch.as_tensor(around))
@@ -291,7 +294,10 @@ def _line(
         plus, minus, index = lopsidedness(around / reach, above)
         rises.append(0.5 * (plus + minus))
         indices.append(index)
-        agreements.append((sign(ends) == sign(towards)).double().mean(1).cpu().numpy())
+        same = (sign(ends) == sign(towards)).double()
+        agreements.append(
+            torch.stack([same[:, chosen].mean(1) for chosen in groups.values()], 1).cpu().numpy()
+        )
     ends_dims = ("replica", "end")
     dims = ("replica", "lam")
     return xr.Dataset(
@@ -301,11 +307,19 @@ def _line(
             "rise": labelled(ends_dims, np.stack(rises, 1), "mean rise around an end", "nats"),
             "index": labelled(ends_dims, np.stack(indices, 1), "index of the rise"),
             "agreement": labelled(
-                ends_dims, np.stack(agreements, 1), "share of signs equal to the way's"
+                (*ends_dims, "group"), np.stack(agreements, 1), "share of signs equal to the way's"
             ),
         },
-        {"lam": lam, "end": ["small-batch", "large-batch"]},
+        {"lam": lam, "end": ["small-batch", "large-batch"], "group": list(groups)},
     )
+
+
+def _group(module: nn.Module, name: str) -> Tensor | None:
+    """Members of a group, or None if the module has no such parameters."""
+    try:
+        return members(module, name)
+    except ValueError:
+        return None
 
 
 def _mechanism(landscape: Landscape, point: Tensor, seed: int, samples: int) -> xr.Dataset:

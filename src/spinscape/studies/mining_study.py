@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from spinscape.store import Run
 from spinscape.studies.conducting import Conducted, Progress, conduct, study_of
 from spinscape.studies.mining_parts import built_curves, built_surfaces, curvature_at, swept
 from spinscape.studies.sources import DataLike
-from spinscape.studies.valley_settings import MINING_PRESETS, MiningSettings
+from spinscape.studies.valley_settings import LIGHT, MINING_PRESETS, MiningSettings
 from spinscape.valleys import constructions, mining_findings
 from spinscape.valleys.curves import scan
 from spinscape.valleys.directions import gaussian, scaled
@@ -37,9 +37,6 @@ from spinscape.valleys.profiles import PROFILES
 __all__ = ["Li2024Mining", "MiningStudy", "prospect_around"]
 
 SURFACES = ("saddle", "wine-bottle")
-NOISE = 6
-"""Gaussian directions whose planes are the null of mined ones."""
-
 AT = {"solution": "a trained network", "initial": "an initialisation"}
 
 
@@ -71,7 +68,8 @@ def prospect_around(
     preset, seed, out, workers, backend, address, progress
         As in `explore`.
     **settings
-        Any field of `valley_settings.MiningSettings`.
+        Any field of `valley_settings.MiningSettings`. For networks that are no stack of linear
+        layers, the quick preset searches less (`valley_settings.LIGHT`).
 
     Returns
     -------
@@ -87,6 +85,9 @@ def prospect_around(
     study = study_of(
         MiningStudy, data, preset=preset, seed=seed, model=model, checkpoints=files, **settings
     )
+    if preset == "quick" and study.landscape.engine != "dense":
+        lighter = {name: value for name, value in LIGHT.items() if name not in settings}
+        study = replace(study, settings=replace(study.settings, **lighter))
     study.workers, study.progress = Workers(workers, backend, address), progress
     return conduct(study, preset, out)
 
@@ -237,10 +238,11 @@ class MiningStudy(Conducted):
                 steps=settings.surface_steps,
                 side=settings.side,
             )
-        noise = scaled(gaussian(centre, range(NOISE)), centre, self.landscape.space, s=s)
-        names = [f"noise {k}" for k in range(NOISE)]
+        numbers = range(settings.noise_planes)
+        noise = scaled(gaussian(centre, numbers), centre, self.landscape.space, s=s)
+        names = [f"noise {k}" for k in numbers]
         cells["surfaces/noise"] = partial(
-            surfaces, self.held_out, centre, noise, names, extent=1.25, side=21
+            surfaces, self.held_out, centre, noise, names, extent=1.25, side=min(21, settings.side)
         )
         self._compute(run, "surfaces", cells)
         where = AT["initial" if "initial" in centres else "solution"]

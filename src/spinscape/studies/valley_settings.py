@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["ASYMMETRY_PRESETS", "MINING_PRESETS", "AsymmetrySettings", "MiningSettings"]
+__all__ = [
+    "ASYMMETRY_PRESETS",
+    "LIGHT",
+    "MINING_PRESETS",
+    "AsymmetrySettings",
+    "MiningSettings",
+]
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,30 @@ class MiningSettings:
     surface_seeds: int = 3
     surface_steps: int = 300
     side: int = 41  # points a side of a surface
+    noise_planes: int = 6  # directions whose pairs are the null of surfaces
     probes: int = 32  # of traces and densities
     lanczos_steps: int = 40
     sweep_s: tuple[float, ...] = (0.5, 0.7, 1.0)
     sweep_weights: tuple[float, ...] = (0.5, 1.0, 2.0)
     sweep_seeds: int = 5
+
+
+LIGHT: dict[str, Any] = {
+    "mined_samples": 128,
+    "held_out_samples": 256,
+    "noise_directions": 20,
+    "shapes": ("w-basin", "vvv-basin"),
+    "seeds": 3,
+    "steps": 80,
+    "surface_seeds": 1,
+    "surface_steps": 40,
+    "side": 15,
+    "noise_planes": 3,
+    "probes": 9,
+    "lanczos_steps": 16,
+}
+"""What the quick preset of `mine` takes for networks that are no stack of linear layers: each of
+their evaluations costs a hundred times as much."""
 
 
 MINING_PRESETS: dict[str, MiningSettings] = {

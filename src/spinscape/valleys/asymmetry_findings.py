@@ -281,14 +281,14 @@ def line_finding(line: xr.Dataset, seed: int) -> Finding:
     Parameters
     ----------
     line : Dataset
-        ``rise [replica, end]``: mean rise of the loss on either side of each end, and ``index``,
-        ``agreement`` (of signs of the end with the way towards the other).
+        ``rise [replica, end]``: mean rise of the loss on either side of each end, and ``index``;
+        ``agreement [replica, end, group]`` of signs of the end with the way towards the other.
     """
     rise = line["rise"].transpose("replica", "end").values
     ratio = np.log(np.maximum(rise[:, 0], 1e-12) / np.maximum(rise[:, 1], 1e-12))
     value = _interval(ratio, seed=seed)
     index = line["index"].mean("replica").values
-    agree = line["agreement"].mean("replica").values
+    agree = line["agreement"].sel(group="all").mean("replica").values
     return _finding(
         protocol="line",
         question="Along the line between them, is the small-batch solution the sharper one?",

@@ -283,11 +283,19 @@ def draw_line_between(parts: Parts) -> list[Drawing]:
             str(end),
             number(float(data["rise"].sel(end=end).mean())),
             number(float(data["index"].sel(end=end).mean())),
-            number(float(data["agreement"].sel(end=end).mean())),
+            *(
+                number(float(data["agreement"].sel(end=end, group=group).mean()))
+                for group in data["group"].values
+            ),
         )
         for end in data["end"].values
     )
-    columns = ("End", "Mean rise, nats", "Index of the rise", "Signs that agree with the way")
+    columns = (
+        "End",
+        "Mean rise, nats",
+        "Index of the rise",
+        *(f"Signs that agree with the way, {group}" for group in data["group"].values),
+    )
     caption = "Both ends were trained from the same start; statistics are re-estimated throughout."
     return [Drawing("line", tuple(panels), caption, columns, rows_)]
 
