@@ -246,8 +246,15 @@ def test_a_variant_that_has_not_learned_is_not_judged(lopsided):
     for finding in (
         *asymmetry_findings.activation_finding(lost, 0),
         asymmetry_findings.norm_finding(lost, 0),
+        asymmetry_findings.hyper_finding(lost, ("base",), 0),
     ):
         assert finding.verdict == "undecided"
+    failed = asymmetry_findings.learned_finding(np.array([0.5, 0.6, 0.7]), 0)
+    assert failed.verdict == "not supported"
+    supported = asymmetry_findings.learned_finding(np.array([0.05, 0.06, 0.04]), 0)
+    (kept,) = asymmetry_findings.withheld([supported], failed)
+    assert kept.verdict == "undecided"
+    assert asymmetry_findings.withheld([supported], supported) == [supported]
 
 
 def test_findings_without_finite_numbers_are_undecided_and_say_so(lopsided):

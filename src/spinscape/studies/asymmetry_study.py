@@ -141,12 +141,14 @@ class Li2024Asymmetry(Conducted):
         """All kinds of noise and all special directions, at the base."""
         self._measure(run, ["base"])
         base = run.dataset("asymmetry/base")
-        return [
+        learned = findings.learned_finding(base["test_error"].values, self.seed)
+        found = [
             *findings.consistent_findings(base, self.seed),
             findings.ratio_finding(base, self.seed),
             *findings.special_findings(base, self.seed),
             findings.aligned_finding(base, self.seed),
         ]
+        return [learned, *findings.withheld(found, learned)]
 
     def controls(self, run: Run) -> list[Finding]:
         """Two kinds of noise at every variant."""
@@ -181,10 +183,12 @@ class Li2024Asymmetry(Conducted):
         }
         self._compute(run, "mechanism", cells)
         found = run.part("mechanism", _along_replicas, run, list(cells))
-        return [
+        told = [
             findings.relu_finding(found, self.seed),
             findings.softmax_finding(found, self.seed),
         ]
+        errors = run.dataset("asymmetry/base")["test_error"].values
+        return findings.withheld(told, findings.learned_finding(errors, self.seed))
 
     def _solutions(self, run: Run, variant: str) -> list[tuple[int, Tensor]]:
         """Networks that did not diverge, with their numbers."""

@@ -139,12 +139,11 @@ class AsymmetrySettings:
 ASYMMETRY_PRESETS: dict[str, AsymmetrySettings] = {
     "quick": AsymmetrySettings(),
     "standard": AsymmetrySettings(
-        width=8,
-        replicas=5,
-        epochs=3,
-        sample_limit=6000,
-        small_batch=32,
-        large_batch=512,
+        blocks=(1, 1, 1),
+        deeper=(1, 2, 2),
+        epochs=6,
+        sample_limit=4000,
+        points=11,
     ),
     "paper": AsymmetrySettings(
         width=64,

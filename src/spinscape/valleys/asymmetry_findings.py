@@ -6,7 +6,8 @@ are bootstrap intervals over networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ __all__ = [
     "aligned_finding",
     "consistent_findings",
     "hyper_finding",
+    "learned_finding",
     "line_finding",
     "norm_finding",
     "ratio_finding",
     "relu_finding",
     "softmax_finding",
     "special_findings",
+    "withheld",
 ]
 
 SMALL = 0.1
@@ -81,6 +84,33 @@ def consistent_findings(base: xr.Dataset, seed: int) -> list[Finding]:
             rule=f"for the least lopsided kind: {ABOVE}; {NETWORKS}",
             verdict=_above(lopsided),
         ),
+    ]
+
+
+def learned_finding(error: Float[np.ndarray, "network"], seed: int) -> Finding:
+    """Whether the networks solve their task; if not, nothing else is judged."""
+    value = _interval(1 - error, seed=seed)
+    middle = float(np.median(error))
+    return _finding(
+        protocol="signs",
+        question="Do the networks solve the task?",
+        statement=f"the median test error of {len(error)} networks is {middle:.1%}",
+        **_numbers(value),
+        rule=(
+            f"supported if the median test error is at most {LEARNED:.0%}, else not supported, and "
+            "other findings on these networks are undecided; the value is the mean accuracy"
+        ),
+        verdict="supported" if middle <= LEARNED else "not supported",
+    )
+
+
+def withheld(findings: Sequence[Finding], learned: Finding) -> list[Finding]:
+    """Leave findings undecided where the networks have not learned their task."""
+    if learned.verdict == "supported":
+        return list(findings)
+    return [
+        replace(each, verdict="undecided", statement=f"not learned, not judged: {each.statement}")
+        for each in findings
     ]
 
 
@@ -216,6 +246,7 @@ def hyper_finding(variants: Mapping[str, xr.Dataset], names: tuple[str, ...], se
         for name in known
         if _has_learned(variants[name])
     }
+    judged = len(rows) > 1
     if not rows:
         rows = {name: _index(variants[name], "own", "gaussian") for name in known[:1]}
     lost = [name for name in known if name not in rows]
@@ -240,9 +271,17 @@ def hyper_finding(variants: Mapping[str, xr.Dataset], names: tuple[str, ...], se
         **_numbers(value),
         rule=(
             f"for the setting farthest from 0: supported if its interval lies within ±{SMALL}, not "
-            "supported if outside of it, else undecided"
+            "supported if outside of it, else undecided, or if fewer than two settings have learned"
         ),
-        verdict="supported" if within else "not supported" if outside else "undecided",
+        verdict=(
+            "undecided"
+            if not judged
+            else "supported"
+            if within
+            else "not supported"
+            if outside
+            else "undecided"
+        ),
     )
 
 
