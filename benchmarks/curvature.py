@@ -64,8 +64,8 @@ def one_network(package: str, samples: int = 256) -> Duel:
 
     def ours() -> Work:
         def work() -> float:
-            pairs = curvature.eigenpairs(landscape, point, top=1, bottom=0, tolerance=0.03, steps=60)
-            return float(pairs["eigenvalue"].squeeze())
+            options = {"top": 1, "bottom": 0, "tolerance": 0.03, "steps": 60}
+            return float(curvature.eigenpairs(landscape, point, **options)["eigenvalue"].squeeze())
 
         return work
 

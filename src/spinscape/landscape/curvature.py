@@ -7,7 +7,7 @@ Products with the Hessian are exact; the statistics of normalisation layers are 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from spinscape.origins import versions
 __all__ = ["along", "density", "eigenpairs", "predicted", "trace"]
 
 MEMORY = 1 << 30
-"""Bytes that the Lanczos vectors of points worked on at once may take."""
+"""Bytes that the vectors of points worked on at once may take."""
 
 
 def eigenpairs(
@@ -66,14 +66,15 @@ def eigenpairs(
     tolerance : float
         Residual ‖Hv − λv‖ allowed, as a share of the largest eigenvalue in size.
     steps : int
-        At most so many products; what has not converged by then says so.
+        At most so many products a point; what has not converged by then says so.
 
     Returns
     -------
     Dataset
         ``eigenvalue [point, eigenpair]`` (top ones first, largest first; then the bottom ones,
-        smallest last), ``eigenvector [point, eigenpair, n]``, ``residual``, ``converged``.
-        Without leading axes of `points` there is one point.
+        smallest last), ``eigenvector [point, eigenpair, n]``, ``residual``, ``converged``, and
+        ``products [point]``, how many it took. Without leading axes of `points` there is one
+        point; one whose matrix is not finite has eigenpairs that are not a number.
 
     Raises
     ------
@@ -92,24 +93,24 @@ def eigenpairs(
         )
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance!r}: expected a number above 0")
-    at_once = max(1, MEMORY // (rows.itemsize * size * min(size, steps)))
+    if steps < 1:
+        raise ValueError(f"steps={steps!r}: expected 1 or more")
     parts = []
-    for some in pieces(len(rows), at_once):
+    for some in _some(rows, size, max(min(size, steps), top + bottom)):
         product = operator(landscape, rows[some], index, matrix)
         start, fresh = (gaussian(rows[some], size, (seed, kind), some) for kind in (0, 1))
         parts.append(
             extreme_eigenpairs(product, start, fresh, top, bottom, tolerance=tolerance, steps=steps)
         )
-    values, residuals = (torch.cat([getattr(p, k) for p in parts]) for k in ("values", "residuals"))
-    vectors = project(torch.cat([part.vectors for part in parts]))
-    limit = tolerance * values.abs().amax(1, keepdim=True)
+    values, vectors, residuals, converged, taken = map(torch.cat, zip(*parts, strict=True))
     dims = ("point", "eigenpair")
     result = xr.Dataset(
         {
             "eigenvalue": _variable(dims, values, "eigenvalue", _units(landscape)),
-            "eigenvector": _variable((*dims, "n"), vectors, "unit eigenvector"),
+            "eigenvector": _variable((*dims, "n"), project(vectors), "unit eigenvector"),
             "residual": _variable(dims, residuals, "‖Hv − λv‖", _units(landscape)),
-            "converged": _variable(dims, residuals <= limit, "whether the residual is allowed"),
+            "converged": _variable(dims, converged, "whether the residual is allowed"),
+            "products": _variable("point", taken, "products with the matrix"),
         }
     )
     told = {"top": top, "bottom": bottom, "tolerance": tolerance, "steps": steps}
@@ -158,21 +159,22 @@ def trace(
         raise ValueError(f"method={method!r}: expected 'hutch++' or 'hutchinson'")
     if probes < 6:
         raise ValueError(f"probes={probes!r}: expected at least 6, or there is no standard error")
-    product = operator(landscape, rows, index, matrix)
-    if method == "hutchinson":
-        vectors = rademacher(rows, probes, size, seed)
-        estimates, squares = hutchinson(product, vectors)
-        value = estimates.mean(1)
-    else:
-        third = probes // 3
-        vectors = rademacher(rows, min(third, size) + third, size, seed)
-        sketch, outer = vectors[:, : min(third, size)], vectors[:, min(third, size) :]
-        inside, estimates, squares = hutch_plus_plus(product, sketch, outer)
-        value = inside + estimates.mean(1)
+    parts = []
+    for some in _some(rows, size, 2 * probes):
+        product = operator(landscape, rows[some], index, matrix)
+        if method == "hutchinson":
+            vectors = rademacher(rows[some], probes, size, seed, some.start)
+            parts.append((torch.zeros_like(rows[some, 0]), *hutchinson(product, vectors)))
+        else:
+            third = probes // 3
+            inner = min(third, size)
+            vectors = rademacher(rows[some], inner + third, size, seed, some.start)
+            parts.append(hutch_plus_plus(product, vectors[:, :inner], vectors[:, inner:]))
+    inside, estimates, squares = map(torch.cat, zip(*parts, strict=True))
     units = _units(landscape)
     result = xr.Dataset(
         {
-            "trace": _variable("point", value, "trace of the matrix", units),
+            "trace": _variable("point", inside + estimates.mean(1), "trace of the matrix", units),
             "trace_error": _variable("point", _error(estimates), "its standard error", units),
             "square": _variable("point", squares.mean(1), "squared Frobenius norm"),
             "square_error": _variable("point", _error(squares), "its standard error"),
@@ -233,22 +235,16 @@ def density(
             f"probes={probes!r}, steps={steps!r}, grid={grid!r}, width={width!r}: expected at "
             "least 2 of each and a positive width"
         )
-    at_once = max(1, MEMORY // (rows.itemsize * size * min(size, steps) * probes))
     nodes: list[Tensor] = []
     weights: list[Tensor] = []
-    for some in pieces(len(rows), at_once):
+    for some in _some(rows, size, min(size, steps) * probes):
         single = rows[some].repeat_interleave(probes, 0)
         start = rademacher(rows[some], probes, size, seed, some.start).flatten(0, 1)
         run = lanczos(operator(landscape, single, index, matrix), start, steps)
         for kept, found in zip((nodes, weights), quadrature(run), strict=True):
             kept.append(found.unflatten(0, (-1, probes)))
     node, weight = (torch.cat(kept).double() for kept in (nodes, weights))
-    low, high = float(node.min()), float(node.max())
-    spread = max(width * (high - low), 1e-12)
-    value = torch.linspace(low - 3 * spread, high + 3 * spread, grid, dtype=torch.float64)
-    value = value.to(node.device)
-    bumps = torch.exp(-0.5 * ((value - node[..., None]) / spread) ** 2) * weight[..., None]
-    smooth = bumps.sum(2).mean(1) / (spread * (2 * np.pi) ** 0.5)
+    value, smooth = _smoothed(node, weight, grid, width)
     edge = width * node.abs().amax((1, 2), keepdim=True)
     below = (weight * (node < -edge)).sum(2)
     dims = ("point", "probe", "node")
@@ -272,27 +268,45 @@ def density(
 def along(
     landscape: Landscape,
     points: Float[Tensor, "*batch n"],
-    directions: Float[Tensor, "direction n"],
+    directions: Float[Tensor, "*batch direction n"],
     *,
     matrix: str = "hessian",
 ) -> xr.Dataset:
     """Measure dᵀHd of every direction at every point.
 
+    Parameters
+    ----------
+    landscape : Landscape
+    points : [..., n]
+    directions : [direction, n], or [..., direction, n]
+        The same for all points, or each point's own; of any length but 0.
+    matrix : "hessian" or "gauss_newton"
+
     Returns
     -------
     Dataset
-        ``curvature [point, direction]``, and ``length [direction]``.
+        ``curvature [point, direction]``, and ``length [direction]`` (``[point, direction]`` of
+        directions that are each point's own).
 
     Raises
     ------
     ValueError
-        If a direction has a wrong length or zero norm.
+        If a direction has a wrong length or zero norm, or others have directions of their own than
+        there are points.
     """
     rows, _, _ = prepared(landscape, points, None)
     directions = points_of(directions).to(rows)
-    landscape.space.check(directions, "directions", ndim=2)
-    lengths = torch.linalg.vector_norm(directions, dim=1)
-    for k, length in enumerate(lengths.tolist()):
+    landscape.space.check(directions, "directions")
+    if directions.ndim != 2:
+        batch = points_of(points).shape[:-1]
+        if directions.ndim < 2 or directions.shape[:-2] != batch:
+            raise ValueError(
+                f"directions of shape {tuple(directions.shape)}: expected [k, {landscape.n}] for "
+                f"all points, or {[*batch, 'k', landscape.n]} for each"
+            )
+        directions = directions.reshape(len(rows), -1, landscape.n)
+    lengths = torch.linalg.vector_norm(directions, dim=-1)
+    for k, length in enumerate(lengths.flatten().tolist()):
         if not 0 < length < float("inf"):
             raise ValueError(f"directions: row {k} has norm {length:g}; leave it out")
     images = landscape.hvp(rows[:, None], directions, matrix)
@@ -300,7 +314,12 @@ def along(
     result = xr.Dataset(
         {
             "curvature": _variable(("point", "direction"), found, "dᵀHd", _units(landscape)),
-            "length": _variable("direction", lengths, "length of the direction", "weights"),
+            "length": _variable(
+                ("point", "direction")[-lengths.ndim :],
+                lengths,
+                "length of the direction",
+                "weights",
+            ),
         }
     )
     return result.assign_attrs(_provenance("along", "ours", landscape, 0, None, matrix))
@@ -322,7 +341,7 @@ def predicted(moments: xr.Dataset, length: float = 1.0) -> xr.Dataset:
     Returns
     -------
     Dataset
-        ``foretold`` and ``foretold_spread`` [point].
+        ``foretold`` and ``foretold_spread [point]``; the latter is not finite for a trace of 0.
 
     Raises
     ------
@@ -332,9 +351,9 @@ def predicted(moments: xr.Dataset, length: float = 1.0) -> xr.Dataset:
     if not length > 0:
         raise ValueError(f"length={length!r}: expected a number above 0")
     n = float(moments["weights"])
-    total, square = moments["trace"].values, moments["square"].values
+    total, square = (moments[name].values.astype(float) for name in ("trace", "square"))
     left = np.maximum(n * square - total**2, 0)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         spread = np.sqrt(2 * left / ((n + 2) * total**2))
     units = moments["trace"].attrs["units"]
     return xr.Dataset(
@@ -344,6 +363,26 @@ def predicted(moments: xr.Dataset, length: float = 1.0) -> xr.Dataset:
         },
         attrs={**moments.attrs, "protocol": "predicted", "length": length},
     )
+
+
+def _some(rows: Tensor, size: int, vectors: int) -> Iterator[slice]:
+    """Points whose vectors, so many each, fit into memory at once."""
+    if not len(rows):
+        raise ValueError("points: there are none; expected at least one, [n] or [..., n]")
+    return pieces(len(rows), max(1, MEMORY // (rows.itemsize * size * vectors)))
+
+
+def _smoothed(
+    node: Float[Tensor, "P probe m"], weight: Float[Tensor, "P probe m"], grid: int, width: float
+) -> tuple[Float[Tensor, "grid"], Float[Tensor, "P grid"]]:
+    """Values of one grid for all points, and the density of Gaussians there."""
+    finite = node[torch.isfinite(node)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    spread = max(width * (high - low), 1e-12)
+    value = torch.linspace(low - 3 * spread, high + 3 * spread, grid, dtype=torch.float64)
+    value = value.to(node.device)
+    bumps = torch.exp(-0.5 * ((value - node[..., None]) / spread) ** 2) * weight[..., None]
+    return value, bumps.sum(2).mean(1) / (spread * (2 * np.pi) ** 0.5)
 
 
 def _error(estimates: Float[Tensor, "P probe"]) -> Float[Tensor, "P"]:

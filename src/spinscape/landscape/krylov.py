@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 __all__ = [
@@ -56,8 +56,11 @@ class Eigenpairs(NamedTuple):
     values: Float[Tensor, "P k"]
     vectors: Float[Tensor, "P k n"]
     residuals: Float[Tensor, "P k"]
-    """Norms of H v − λ v, by the recurrence."""
-    steps: int
+    """Norms of H v − λ v, by the recurrence; at least the rounding error of λ."""
+    converged: Bool[Tensor, "P k"]
+    """Whether the residual is as small as was asked for."""
+    steps: Int[Tensor, "P"]
+    """Products that each matrix took."""
 
 
 def lanczos(
@@ -80,7 +83,7 @@ def lanczos(
     steps : int
         At most n.
     fresh : [P, n], optional
-        Random vectors for such places; the start, shifted, if not given.
+        Random vectors for such places; the same for all matrices, if not given.
     before : Recurrence, optional
         An earlier run from the same start, which is gone on with.
     """
@@ -96,7 +99,9 @@ def lanczos(
             before.diagonal,
             before.off_diagonal,
         )
-    fresh = start.roll(1, -1) + start if fresh is None else fresh
+    if fresh is None:
+        drawn = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        fresh = drawn.to(start).expand_as(start)
     size = diagonal.abs().amax(1) if done else start.new_zeros(count)
     vector = _unit(start) if before is None else before.onward
     for j in range(done, steps):
@@ -116,7 +121,7 @@ def _onward(
     """The next basis vector, and its coupling, which is zero where a fresh one had to be taken."""
     ended = norm <= TINY.get(norm.dtype, 1e-5) * size
     if bool(ended.any()) and basis.shape[1] < basis.shape[2]:
-        other = _orthogonal(fresh + basis.sum(1), basis)
+        other = _orthogonal(fresh.roll(basis.shape[1], -1), basis)  # another one at every step
         residual = torch.where(ended[:, None], other, residual)
     return _unit(residual), torch.where(ended, torch.zeros_like(norm), norm)
 
@@ -146,6 +151,9 @@ def extreme_eigenpairs(
 ) -> Eigenpairs:
     """Find the largest and smallest eigenpairs by Lanczos runs that grow until they converge.
 
+    Each matrix keeps what it had when its own pairs converged, however long others take; those
+    with entries that are not finite have eigenpairs that are not a number.
+
     Parameters
     ----------
     operator : Operator
@@ -160,22 +168,61 @@ def extreme_eigenpairs(
     stride : int
         Steps between tests of convergence.
     """
-    n = start.shape[1]
+    count, n = start.shape
     limit = min(n, max(steps, top + bottom))
+    found = _nothing(start, top + bottom)
+    waiting = torch.arange(count, device=start.device)
     run: Recurrence | None = None
     reached = 0
-    while True:
+    while len(waiting) and reached < limit:
         reached = min(limit, max(reached + stride, top + bottom + 2))
         run = lanczos(operator, start, reached, fresh, run)
-        values, inner = torch.linalg.eigh(run.tridiagonal())
-        chosen = [*range(reached - 1, reached - 1 - top, -1), *range(bottom - 1, -1, -1)]
-        last = run.off_diagonal[:, -1:] if reached < n else torch.zeros_like(values[:, :1])
-        residuals = (last * inner[:, -1, :].abs())[:, chosen]
-        size = values.abs().amax(1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-        if reached == limit or bool((residuals <= tolerance * size).all()):
-            break
+        pairs = _ritz(Recurrence(*(part[waiting] for part in run)), top, bottom, tolerance)
+        ready = pairs.converged.all(1) | pairs.values.isnan().any(1) | (reached == limit)
+        for kept, new in zip(found, pairs, strict=True):
+            kept[waiting[ready]] = new[ready]
+        waiting = waiting[~ready]
+    return found
+
+
+def _nothing(start: Tensor, pairs: int) -> Eigenpairs:
+    count, n = start.shape
+    return Eigenpairs(
+        start.new_zeros(count, pairs),
+        start.new_zeros(count, pairs, n),
+        start.new_zeros(count, pairs),
+        torch.zeros(count, pairs, dtype=torch.bool, device=start.device),
+        torch.zeros(count, dtype=torch.long, device=start.device),
+    )
+
+
+def _ritz(run: Recurrence, top: int, bottom: int, tolerance: float) -> Eigenpairs:
+    """Eigenpairs within the basis, with what is missing to those of the operators."""
+    count, reached, n = run.basis.shape
+    values, inner = _decomposed(run)
+    chosen = [*range(reached - 1, reached - 1 - top, -1), *range(bottom - 1, -1, -1)]
+    last = run.off_diagonal[:, -1:] if reached < n else torch.zeros_like(values[:, :1])
+    residuals = last * inner[:, -1, chosen].abs()
+    size = values.abs().amax(1, keepdim=True)
     vectors = torch.einsum("pmn,pmk->pkn", run.basis, inner[:, :, chosen])
-    return Eigenpairs(values[:, chosen], _unit(vectors), residuals, reached)
+    least = torch.finfo(values.dtype).eps * size
+    return Eigenpairs(
+        values[:, chosen],
+        _unit(vectors),
+        torch.maximum(residuals, least),
+        torch.maximum(residuals, least) <= tolerance * size,
+        torch.full((count,), reached, device=values.device),
+    )
+
+
+def _decomposed(run: Recurrence) -> tuple[Float[Tensor, "P m"], Float[Tensor, "P m m"]]:
+    """Eigenvalues, ascending, and eigenvectors; not a number where the matrix is not finite."""
+    matrix = run.tridiagonal()
+    lost = ~torch.isfinite(matrix).all(2).all(1)
+    values, inner = torch.linalg.eigh(matrix.masked_fill(lost[:, None, None], 0))
+    values, inner = values.clone(), inner.clone()
+    values[lost], inner[lost] = torch.nan, torch.nan
+    return values, inner
 
 
 def hutchinson(
@@ -207,5 +254,5 @@ def hutch_plus_plus(
 
 def quadrature(run: Recurrence) -> tuple[Float[Tensor, "P m"], Float[Tensor, "P m"]]:
     """Nodes and weights of the Gauss quadrature that a Lanczos run is (Golub and Welsch 1969)."""
-    nodes, inner = torch.linalg.eigh(run.tridiagonal())
+    nodes, inner = _decomposed(run)
     return nodes, inner[:, 0, :].square()
