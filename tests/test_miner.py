@@ -92,6 +92,17 @@ def test_seeds_on_flat_ground_are_given_up_early_and_the_others_go_on():
     assert bool(torch.isfinite(found.objective[~found.collapsed]).all())
 
 
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_seed_whose_loss_is_not_finite_takes_no_other_along(axes):
+    landscape = toy(lambda w: torch.where(w[0] > 1.2, torch.nan, w.square().sum()), 6)
+    point = torch.ones(6, dtype=torch.float64)
+    profile = PROFILES["v-basin" if axes == 1 else "saddle"]
+    found = prospect(landscape, point, profile, MinerSettings(steps=5), range(8))
+    lost = torch.isnan(found.objective).any(1)
+    assert int(lost.sum()) > 0
+    assert bool(torch.isfinite(found.frames).all())
+
+
 def test_a_group_alone_moves():
     module = models.mlp(4, [5], 3).double()
     x = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

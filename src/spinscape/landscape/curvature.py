@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spinscape.landscape.energy import Landscape
 from spinscape.landscape.krylov import (
+    Operator,
     extreme_eigenpairs,
     hutch_plus_plus,
     hutchinson,
@@ -97,10 +98,23 @@ def eigenpairs(
         raise ValueError(f"steps={steps!r}: expected 1 or more")
     parts = []
     for some in _some(rows, size, max(min(size, steps), top + bottom)):
-        product = operator(landscape, rows[some], index, matrix)
-        start, fresh = (gaussian(rows[some], size, (seed, kind), some) for kind in (0, 1))
+        mine = rows[some]
+
+        def narrowed(left: Tensor, mine: Tensor = mine) -> Operator:
+            return operator(landscape, mine[left], index, matrix)
+
+        start, fresh = (gaussian(mine, size, (seed, kind), some) for kind in (0, 1))
         parts.append(
-            extreme_eigenpairs(product, start, fresh, top, bottom, tolerance=tolerance, steps=steps)
+            extreme_eigenpairs(
+                operator(landscape, mine, index, matrix),
+                start,
+                fresh,
+                top,
+                bottom,
+                tolerance=tolerance,
+                steps=steps,
+                narrowed=narrowed,
+            )
         )
     values, vectors, residuals, converged, taken = map(torch.cat, zip(*parts, strict=True))
     dims = ("point", "eigenpair")

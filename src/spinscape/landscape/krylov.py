@@ -148,6 +148,7 @@ def extreme_eigenpairs(
     tolerance: float,
     steps: int,
     stride: int = 2,
+    narrowed: Callable[[Int[Tensor, "some"]], Operator] | None = None,
 ) -> Eigenpairs:
     """Find the largest and smallest eigenpairs by Lanczos runs that grow until they converge.
 
@@ -167,21 +168,29 @@ def extreme_eigenpairs(
         At most so many.
     stride : int
         Steps between tests of convergence.
+    narrowed : callable, optional
+        Makes the operator of some of the matrices alone: when half have converged, only the others
+        are gone on with.
     """
     count, n = start.shape
     limit = min(n, max(steps, top + bottom))
     found = _nothing(start, top + bottom)
-    waiting = torch.arange(count, device=start.device)
+    at_work = waiting = torch.arange(count, device=start.device)
     run: Recurrence | None = None
     reached = 0
     while len(waiting) and reached < limit:
         reached = min(limit, max(reached + stride, top + bottom + 2))
         run = lanczos(operator, start, reached, fresh, run)
-        pairs = _ritz(Recurrence(*(part[waiting] for part in run)), top, bottom, tolerance)
+        open_ = torch.isin(at_work, waiting)
+        pairs = _ritz(Recurrence(*(part[open_] for part in run)), top, bottom, tolerance)
         ready = pairs.converged.all(1) | pairs.values.isnan().any(1) | (reached == limit)
         for kept, new in zip(found, pairs, strict=True):
             kept[waiting[ready]] = new[ready]
         waiting = waiting[~ready]
+        if narrowed is not None and 0 < 2 * len(waiting) <= len(at_work):
+            left = torch.isin(at_work, waiting)
+            run, start, fresh = Recurrence(*(part[left] for part in run)), start[left], fresh[left]
+            at_work, operator = waiting, narrowed(waiting)
     return found
 
 

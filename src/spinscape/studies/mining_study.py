@@ -289,11 +289,7 @@ class MiningStudy(Conducted):
 
     def _centres(self, run: Run) -> dict[str, Tensor]:
         """The solution that is looked at, and where its training began."""
-        return {
-            name: points[0] for name, points in self._points(run).items() if name != "initials"
-        } | {
-            name[:-1]: points[0] for name, points in self._points(run).items() if name == "initials"
-        }
+        return {name: points[0] for name, points in self._points(run).items()}
 
     def _points(self, run: Run) -> dict[str, Tensor]:
         """Solutions that did not diverge, and their initialisations where these are known."""
@@ -303,7 +299,7 @@ class MiningStudy(Conducted):
             raise ValueError("population: every network diverged; lower learning_rate")
         found = {"solution": points_of(kept)}
         if "snapshot" in kept:
-            found["initials"] = points_of(kept["snapshot"].isel(snapshot=0))
+            found["initial"] = points_of(kept["snapshot"].isel(snapshot=0))
         return found
 
     def _miner(
@@ -319,8 +315,8 @@ class MiningStudy(Conducted):
         points = self._points(run)
         solutions = points["solution"]
         built = [constructions.v_basin(self.landscape, solutions[0], self.seed)]
-        if "initials" in points:
-            built.append(constructions.v_side(points["initials"][0], solutions[0]))
+        if "initial" in points:
+            built.append(constructions.v_side(points["initial"][0], solutions[0]))
         if len(solutions) > 1:
             built.append(constructions.w_basin(solutions[0], solutions[1]))
             built.append(constructions.w_peak(solutions[0], solutions[1]))

@@ -85,6 +85,8 @@ def prospect(
         )
         state.objective[state.alive, step] = value
         slope = slope if mask is None else slope * mask
+        # A seed whose loss is not finite stays where it is, and takes no other along.
+        slope = torch.where(torch.isfinite(value)[:, None, None], slope, 0.0)
         state.move(slope, settings.learning_rate, length)
         spread = torch.cat([losses, losses.new_full((len(losses), 1), centre)], 1)
         flat = (spread.amax(1) - spread.amin(1)) < settings.flat
