@@ -4,13 +4,19 @@ import json
 
 import pytest
 from benchmarks import __main__ as command
-from benchmarks import align, harness, landscape, spins, training, units
+from benchmarks import align, curvature, harness, landscape, spins, training, units
 
 SMALL = {
     "training": lambda: training.duels(((5, 3, 2, 1.0, 1.0),)),
     "landscape": lambda: [
         *landscape.energies(3, (5, 4, 3), 20),
         landscape.plane(3, (5, 4, 3), 20, steps=2),
+        landscape.fine_line(401, (5, 4, 3), 20),
+    ],
+    "curvature": lambda: [
+        curvature.many_points(2, (6, 5, 3)),
+        curvature.one_network("curvlinops", "cnn", 20),
+        curvature.one_network("pyhessian", "cnn", 20),
     ],
     "align": lambda: [align.all_pairs(3, (6, 5, 3))],
     "units": lambda: [units.against_whole(3, 4, None, 6, 20), units.flat(3, (2, 4), 6, 20)],

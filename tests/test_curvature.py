@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from curvlinops import GGNLinearOperator, HessianLinearOperator
-from tests.oracles import models_at, update_statistics
+from tests.oracles import dense_hessian, mean_loss, models_at, run_point, update_statistics
 from torch import nn
+from torch.func import hessian, jacrev
 
 from spinscape import Landscape, models
 from spinscape.landscape import curvature, krylov
@@ -55,6 +56,13 @@ def test_products_against_curvlinops(small, matrices, matrix):
     torch.testing.assert_close(found, matrices[matrix], rtol=EXACT, atol=1e-10)
 
 
+def test_both_oracles_agree(small, matrices):
+    landscape, points = small
+    for point, matrix in zip(points, matrices["hessian"], strict=True):
+        expected = dense_hessian(landscape.module, landscape.x, landscape.y, point)
+        torch.testing.assert_close(matrix, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
 def test_eigenpairs_of_many_points(small, matrices, matrix):
     landscape, points = small
@@ -72,15 +80,79 @@ def test_eigenpairs_of_many_points(small, matrices, matrix):
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3, 4 + bottom, dtype=torch.float64))
 
 
-def test_a_point_among_others_is_the_same_as_alone(small):
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3])
+def test_a_point_does_not_depend_on_the_others(small, tolerance):
     landscape, points = small
-    together = curvature.eigenpairs(landscape, points, top=2)
-    alone = curvature.eigenpairs(landscape, points[0], top=2)
-    np.testing.assert_allclose(
-        together["eigenvalue"][:1], alone["eigenvalue"], rtol=1e-5, atol=1e-9
+    for some in (points[:1], points[:2], points[[0, 2]]):
+        pairs, traces, spread = (
+            [make(given) for given in (points, some)]
+            for make in (
+                lambda p: curvature.eigenpairs(landscape, p, top=2, tolerance=tolerance),
+                lambda p: curvature.trace(landscape, p, probes=9),
+                lambda p: curvature.density(landscape, p, probes=3, steps=8),
+            )
+        )
+        kept = 1 if torch.equal(some, points[[0, 2]]) else len(some)  # its place draws its vectors
+        for (one, other), names in (
+            (pairs, ("eigenvalue", "residual", "products")),
+            (traces, ("trace", "square", "trace_error")),
+            (spread, ("node", "weight", "negative")),
+        ):
+            for name in names:
+                np.testing.assert_allclose(
+                    one[name][:kept], other[name][:kept], rtol=1e-6, atol=1e-10
+                )
+
+
+def test_what_does_not_fit_into_memory_is_done_in_parts(small, monkeypatch):
+    landscape, points = small
+    makes = (
+        lambda: curvature.eigenpairs(landscape, points, top=2)["eigenvalue"],
+        lambda: curvature.trace(landscape, points)["trace"],
+        lambda: curvature.density(landscape, points, probes=3, steps=8)["density"],
     )
-    both = [curvature.density(landscape, p, probes=3, steps=8) for p in (points, points[0])]
-    np.testing.assert_allclose(both[0]["node"][:1], both[1]["node"], rtol=1e-8, atol=1e-12)
+    whole = [make() for make in makes]
+    monkeypatch.setattr(curvature, "MEMORY", 1)
+    for make, expected in zip(makes, whole, strict=True):
+        np.testing.assert_allclose(make(), expected, rtol=1e-7, atol=1e-10)
+
+
+def test_eigenvalues_near_zero_converge_by_the_size_of_the_largest(small, matrices):
+    landscape, points = small
+    found = curvature.eigenpairs(
+        landscape, points, top=0, bottom=1, matrix="gauss_newton", tolerance=1e-3
+    )
+    assert found["converged"].values.all()
+    largest = torch.linalg.eigvalsh(matrices["gauss_newton"])[:, -1]
+    assert (found["residual"].values[:, 0] <= 1e-3 * largest.numpy()).all()
+
+
+def test_single_precision_does_not_claim_more_than_it_has(small):
+    landscape, points = small
+    single = Landscape(landscape.module.float(), landscape.x.float(), landscape.y)
+    landscape.module.double()
+    found = curvature.eigenpairs(single, points.float(), top=2, tolerance=1e-9, steps=60)
+    assert not found["converged"].values.any()
+
+
+def test_a_point_without_finite_curvature_leaves_the_others_alone(small):
+    _, points = small
+    module = models.mlp(6, [5], 3).double()
+    x = torch.randn(40, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    landscape = Landscape(module, x, torch.arange(40) % 3)
+    both = torch.stack([points[0], points[0] * 1e200])
+    for make, names in (
+        (curvature.eigenpairs, ("eigenvalue", "eigenvector", "residual")),
+        (curvature.trace, ("trace", "square")),
+        (curvature.density, ("density", "negative")),
+    ):
+        found, alone = make(landscape, both), make(landscape, both[:1])
+        for name in names:
+            np.testing.assert_allclose(found[name][0], alone[name][0], rtol=1e-6, atol=1e-10)
+            assert np.isnan(found[name][1]).all(), name
+    pairs = curvature.eigenpairs(landscape, both)
+    assert not pairs["converged"][1].any()
+    assert pairs["products"][1] <= pairs["products"][0]
 
 
 def test_what_has_not_converged_says_so(small):
@@ -157,6 +229,44 @@ def test_lanczos_of_a_small_matrix_is_exact_beyond_an_invariant_subspace():
     torch.testing.assert_close((nodes * weights).sum(1), exact)
 
 
+@pytest.mark.parametrize("values", [[1.0] * 6, [0.0] * 6, [5.0, 4.0, 3.0, 2.0, 1.0, 0.0]])
+def test_lanczos_leaves_an_invariant_axis(values):
+    values = torch.tensor([values], dtype=torch.float64)
+    start = torch.eye(6, dtype=torch.float64)[:1]
+    run = krylov.lanczos(lambda v: v * values[:, None], start, 6)
+    found = torch.linalg.eigvalsh(run.tridiagonal())
+    torch.testing.assert_close(found, values.sort(1).values, rtol=0, atol=1e-12)
+    gram = run.basis @ run.basis.mT
+    torch.testing.assert_close(gram, torch.eye(6, dtype=torch.float64)[None], rtol=0, atol=1e-12)
+
+
+def test_going_on_with_those_left_alone_changes_nothing():
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(9, 40, 40, dtype=torch.float64, generator=generator)
+    matrix = matrix @ matrix.mT + torch.linspace(0, 200, 9)[:, None, None] * torch.eye(40)
+    start, fresh = torch.randn(2, 9, 40, dtype=torch.float64, generator=generator)
+    sizes = []
+
+    def narrowed(left):
+        sizes.append(len(left))
+        return lambda vectors: vectors @ matrix[left]
+
+    arguments = (start, fresh, 2, 1)
+    found, expected = (
+        krylov.extreme_eigenpairs(
+            lambda v: v @ matrix, *arguments, tolerance=1e-3, steps=40, narrowed=given
+        )
+        for given in (narrowed, None)
+    )
+    assert sizes
+    assert sizes == sorted(sizes, reverse=True)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+    assert len(found.steps.unique()) > 1
+    images = (found.vectors @ matrix - found.values[..., None] * found.vectors).norm(dim=-1)
+    torch.testing.assert_close(images, found.residuals, rtol=1e-6, atol=1e-8)
+
+
 def test_lanczos_goes_on_where_it_ended():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(2, 30, 30, dtype=torch.float64, generator=generator)
@@ -200,7 +310,26 @@ def test_an_analytic_quadratic():
     torch.testing.assert_close(cosine, torch.ones(4, dtype=torch.float64))
     along = curvature.along(landscape, points, basis.T[:2] * 2)
     np.testing.assert_allclose(along["curvature"], np.tile([36.0, 16.0], (4, 1)))
-    assert (curvature.trace(landscape, points, probes=30)["trace"] - 10.5 < 1e-6).all()
+    traces = curvature.trace(landscape, points, probes=30)
+    np.testing.assert_allclose(traces["trace"], 10.5, atol=1e-9)
+    squares = (values**2).sum().item()
+    assert (np.abs(traces["square"] - squares) <= 5 * traces["square_error"] + 1e-9).all()
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
+def test_curvature_along_directions_shared_or_own(small, matrices, matrix):
+    landscape, points = small
+    generator = torch.Generator().manual_seed(2)
+    own = torch.randn(3, 4, landscape.n, dtype=torch.float64, generator=generator)
+    expected = torch.einsum("pkn,pnm,pkm->pk", own, matrices[matrix], own)
+    found = curvature.along(landscape, points, own, matrix=matrix)
+    np.testing.assert_allclose(found["curvature"], expected, rtol=EXACT, atol=1e-10)
+    np.testing.assert_allclose(found["length"], own.norm(dim=-1))
+    shared = curvature.along(landscape, points, own[1], matrix=matrix)
+    assert shared["length"].dims == ("direction",)
+    np.testing.assert_allclose(shared["curvature"][1], expected[1], rtol=EXACT, atol=1e-10)
+    nested = curvature.along(landscape, points[None], own[None], matrix=matrix)
+    np.testing.assert_allclose(nested["curvature"], expected, rtol=EXACT, atol=1e-10)
 
 
 def test_foretold_curvature_along_isotropic_directions(small, matrices):
@@ -215,8 +344,24 @@ def test_foretold_curvature_along_isotropic_directions(small, matrices):
     found = curvature.predicted(moments, length=3.0)
     error = measured.std(1, ddof=1) / np.sqrt(2000)
     assert (np.abs(measured.mean(1) - found["foretold"]) <= 4 * error).all()
-    spread = measured.std(1, ddof=1) / np.abs(found["foretold"].values)
-    np.testing.assert_allclose(spread, found["foretold_spread"], rtol=4 / np.sqrt(2 * 2000) * 1.5)
+    deviation = measured.std(1, ddof=1)
+    fourth = ((measured - measured.mean(1, keepdims=True)) ** 4).mean(1)
+    spread_error = np.sqrt((fourth - deviation**4) / 2000) / (2 * deviation)
+    expected = found["foretold_spread"] * np.abs(found["foretold"])
+    assert (np.abs(deviation - expected) <= 4 * spread_error).all()
+
+
+def test_nothing_is_foretold_of_a_matrix_of_zeros():
+    x = torch.zeros(3, 1, dtype=torch.float64)
+    module = _Quadratic(torch.zeros(4, 4, dtype=torch.float64))
+    landscape = Landscape(module, x, x[:, 0], loss=lambda out, y: out.mean())
+    point = torch.ones(4, dtype=torch.float64)
+    moments = curvature.trace(landscape, point)
+    assert not moments["square"].values.any()
+    assert np.isnan(curvature.predicted(moments)["foretold_spread"]).all()
+    pairs = curvature.eigenpairs(landscape, point, top=2, bottom=1)
+    assert not pairs["eigenvalue"].values.any()
+    assert np.isfinite(curvature.density(landscape, point)["density"]).all()
 
 
 @pytest.mark.parametrize("group", ["0", "2.weight"])
@@ -235,29 +380,32 @@ def test_blocks_of_groups(small, matrices, group):
     np.testing.assert_allclose(trace["trace"], block.diagonal(dim1=1, dim2=2).sum(1), rtol=1e-6)
 
 
-def test_mean_squares_have_a_gauss_newton_matrix(small):
+@pytest.mark.parametrize("loss", ["mse", lambda outputs, y: (outputs - y).pow(4).mean()])
+def test_the_gauss_newton_matrix_of_any_loss(loss):
     module = models.mlp(4, [3], 2, activation="tanh").double()
     generator = torch.Generator().manual_seed(1)
     x, y = (torch.randn(20, k, dtype=torch.float64, generator=generator) for k in (4, 2))
-    landscape = Landscape(module, x, y, loss="mse")
+    landscape = Landscape(module, x, y, loss=loss)
     point = landscape.space.point(module).detach()
 
-    def outputs(flat):
-        return landscape.outputs(flat[None])[0].flatten()
+    def judged(flat):
+        return mean_loss(flat.view(20, 2), y, loss)
 
-    jacobian = torch.stack(
-        [
-            (outputs(point + 1e-6 * e) - outputs(point - 1e-6 * e)) / 2e-6
-            for e in torch.eye(landscape.n, dtype=torch.float64)
-        ],
-        1,
-    )
-    expected = 2 / 40 * jacobian.T @ jacobian
+    jacobian = jacrev(lambda w: run_point(module, w, x).flatten())(point)
+    outer = hessian(judged)(run_point(module, point, x).flatten())
+    expected = jacobian.T @ outer @ jacobian
     found = landscape.hvp(point, torch.eye(landscape.n, dtype=torch.float64), "gauss_newton")
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    top = curvature.eigenpairs(landscape, point, top=1, bottom=0, matrix="gauss_newton")
+    largest = torch.linalg.eigvalsh(expected)[-1]
+    assert float(top["eigenvalue"].squeeze()) == pytest.approx(float(largest), rel=1e-6)
 
 
-def test_batch_norm_holds_its_statistics_fixed():
+@pytest.mark.parametrize(
+    ("matrix", "oracle"),
+    [("hessian", HessianLinearOperator), ("gauss_newton", GGNLinearOperator)],
+)
+def test_batch_norm_holds_its_statistics_fixed(matrix, oracle):
     module = models.cnn(1, 3, width=2).double()
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(24, 1, 6, 6, dtype=torch.float64, generator=generator)
@@ -265,13 +413,15 @@ def test_batch_norm_holds_its_statistics_fixed():
     landscape = Landscape(module, x, y)
     point = landscape.space.point(module).detach()
     model = update_statistics(models_at(module, point[None])[0], x, 256)
-    linear = HessianLinearOperator(
+    linear = oracle(
         model, nn.CrossEntropyLoss(), list(model.parameters()), [(x, y)], progressbar=False
     )
     expected = linear @ torch.eye(landscape.n, dtype=torch.float64)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     state = torch.get_rng_state()
-    found = curvature.eigenpairs(landscape, point, top=2, bottom=1, tolerance=1e-8)
+    found = curvature.eigenpairs(landscape, point, top=2, bottom=1, tolerance=1e-8, matrix=matrix)
+    curvature.trace(landscape, point, probes=6, matrix=matrix)
+    curvature.density(landscape, point, probes=2, steps=4, matrix=matrix)
     values = torch.linalg.eigvalsh(expected).flip(0)
     np.testing.assert_allclose(
         found["eigenvalue"][0], torch.cat([values[:2], values[-1:]]), rtol=1e-6, atol=1e-10
@@ -284,6 +434,10 @@ REFUSED = [
     (lambda l, p: curvature.eigenpairs(l, p, top=60), "top=60"),
     (lambda l, p: curvature.eigenpairs(l, p, top=-1), "top=-1"),
     (lambda l, p: curvature.eigenpairs(l, p, tolerance=0), "tolerance=0"),
+    (lambda l, p: curvature.eigenpairs(l, p, steps=0), "steps=0"),
+    (lambda l, p: curvature.eigenpairs(l, p[:0]), "points: there are none"),
+    (lambda l, p: curvature.trace(l, p[:0]), "points: there are none"),
+    (lambda l, p: curvature.density(l, p[:0]), "points: there are none"),
     (lambda l, p: curvature.eigenpairs(l, p * torch.nan), "NaN or infinite"),
     (lambda l, p: curvature.eigenpairs(l, p[:, 1:]), "length"),
     (lambda l, p: curvature.eigenpairs(l, p, group="9"), "group='9'"),
@@ -293,7 +447,10 @@ REFUSED = [
     (lambda l, p: curvature.trace(l, p, method="exact"), "method='exact'"),
     (lambda l, p: curvature.density(l, p, steps=1), "steps=1"),
     (lambda l, p: curvature.along(l, p, p[:, 1:]), "length"),
+    (lambda l, p: curvature.along(l, p, p[0]), "expected .k, "),
+    (lambda l, p: curvature.along(l, p, p[:2, None]), "for each"),
     (lambda l, p: curvature.along(l, p, 0 * p), "norm 0"),
+    (lambda l, p: curvature.along(l, p, p[:, None] * torch.inf), "norm"),
     (lambda l, p: curvature.predicted(curvature.trace(l, p), 0), "length=0"),
 ]
 

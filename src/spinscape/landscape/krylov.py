@@ -147,7 +147,7 @@ def extreme_eigenpairs(
     *,
     tolerance: float,
     steps: int,
-    stride: int = 2,
+    stride: int = 1,
     narrowed: Callable[[Int[Tensor, "some"]], Operator] | None = None,
 ) -> Eigenpairs:
     """Find the largest and smallest eigenpairs by Lanczos runs that grow until they converge.

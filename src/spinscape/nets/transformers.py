@@ -8,7 +8,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from spinscape.nets.seeding import refuse_below_one, seeded
+from spinscape.nets.seeding import activation_of, refuse_below_one, seeded
 
 __all__ = ["transformer"]
 
@@ -22,6 +22,7 @@ def transformer(
     width: int = 32,
     depth: int = 2,
     heads: int = 4,
+    activation: str = "gelu",
     seed: int = 0,
 ) -> nn.Sequential:
     """Build a small vision transformer (Dosovitskiy and others 2021), with the mean over patches.
@@ -34,18 +35,22 @@ def transformer(
         Side of the images, and of the square patches that they are cut into.
     width, depth, heads : int
         Length of a token, number of blocks, heads of attention.
+    activation : str
+        A key of `models.ACTIVATIONS`: what stands between the two linear layers of a block.
     seed : int
         Of the initial weights, drawn on the CPU; the global random state is left alone.
 
     Returns
     -------
     nn.Sequential
-        Maps images [B, channels, size, size] to logits [B, classes].
+        Maps images [B, channels, size, size] to logits [B, classes]; refuses images of another
+        number of patches.
 
     Raises
     ------
     ValueError
-        A number below 1, patches that do not tile the image, heads that do not divide the width.
+        A number below 1, patches that do not tile the image, heads that do not divide the width,
+        or an unknown activation.
     """
     refuse_below_one(
         channels=[channels],
@@ -60,12 +65,13 @@ def transformer(
         raise ValueError(f"patch={patch}: does not tile images of side {size}; choose a divisor")
     if width % heads:
         raise ValueError(f"heads={heads}: does not divide width={width}; choose a divisor")
+    act = activation_of(activation)
     with seeded(seed):
         features = nn.Sequential(
             nn.Conv2d(channels, width, patch, stride=patch, device="cpu"),
             nn.Flatten(2),
             _Positions(width, (size // patch) ** 2),
-            *(_Block(width, heads) for _ in range(depth)),
+            *(_Block(width, heads, act()) for _ in range(depth)),
             nn.LayerNorm(width, device="cpu"),
             _Mean(),
         )
@@ -78,7 +84,7 @@ class _Positions(nn.Module):
 
     def __init__(self, width: int, tokens: int) -> None:
         super().__init__()
-        self.place = nn.Parameter(torch.empty(tokens, width))
+        self.place = nn.Parameter(torch.empty(tokens, width, device="cpu"))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -87,13 +93,18 @@ class _Positions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, width, tokens] to [B, tokens, width]."""
+        if x.shape[-1] != len(self.place):  # one token would be broadcast
+            raise ValueError(
+                f"images of {x.shape[-1]} patches: this transformer was built for "
+                f"{len(self.place)}; build it with size= the side of the images"
+            )
         return x.transpose(1, 2) + self.place
 
 
 class _Block(nn.Module):
     """Attention and two linear layers, each after a normalisation and added to what came in."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, act: nn.Module) -> None:
         super().__init__()
         self.heads = heads
         self.before = nn.LayerNorm(width, device="cpu")
@@ -102,7 +113,7 @@ class _Block(nn.Module):
         self.between = nn.LayerNorm(width, device="cpu")
         self.inner = nn.Sequential(
             nn.Linear(width, 2 * width, device="cpu"),
-            nn.GELU(),
+            act,
             nn.Linear(2 * width, width, device="cpu"),
         )
 

@@ -6,8 +6,10 @@ many weights at once.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from spinscape.nets.normings import NORM_WEIGHTS
 from spinscape.nets.seeding import activation_of, refuse_below_one, seeded
@@ -16,7 +18,13 @@ __all__ = ["lenet", "resnet", "vgg"]
 
 
 def lenet(
-    channels: int, classes: int, *, size: int = 28, activation: str = "relu", seed: int = 0
+    channels: int,
+    classes: int,
+    *,
+    size: int = 28,
+    width: int = 6,
+    activation: str = "relu",
+    seed: int = 0,
 ) -> nn.Sequential:
     """Build a LeNet-5 (LeCun and others 1998) without batch normalisation.
 
@@ -26,6 +34,9 @@ def lenet(
         Channels of the images, and number of outputs.
     size : int
         Height and width of the images, at least 8.
+    width : int
+        Channels of the first convolution; the other layers keep their proportion to it (of 16,
+        120 and 84 to 6).
     activation : str
         A key of `models.ACTIVATIONS`.
     seed : int
@@ -41,27 +52,28 @@ def lenet(
     ValueError
         A number that is too small, or an unknown activation.
     """
-    refuse_below_one(channels=[channels], classes=[classes], size=[size])
+    refuse_below_one(channels=[channels], classes=[classes], size=[size], width=[width])
     if size < 8:
         raise ValueError(f"size must be at least 8, got {size}; enlarge the images")
     act = activation_of(activation)
+    second, third, fourth = 8 * width // 3, 20 * width, 14 * width
     with seeded(seed):
         features = nn.Sequential(
-            nn.Conv2d(channels, 6, 5, padding=2, device="cpu"),
+            nn.Conv2d(channels, width, 5, padding=2, device="cpu"),
             act(),
             nn.AvgPool2d(2),
-            nn.Conv2d(6, 16, 5, padding=2 if size < 20 else 0, device="cpu"),
+            nn.Conv2d(width, second, 5, padding=2 if size < 20 else 0, device="cpu"),
             act(),
             nn.AvgPool2d(2),
             nn.Flatten(),
         )
         side = size // 4 if size < 20 else (size // 2 - 4) // 2
         classifier = nn.Sequential(
-            nn.Linear(16 * side**2, 120, device="cpu"),
+            nn.Linear(second * side**2, third, device="cpu"),
             act(),
-            nn.Linear(120, 84, device="cpu"),
+            nn.Linear(third, fourth, device="cpu"),
             act(),
-            nn.Linear(84, classes, device="cpu"),
+            nn.Linear(fourth, classes, device="cpu"),
         )
     return _joined(features, classifier)
 
@@ -84,7 +96,8 @@ def vgg(
     channels, classes : int
         Channels of the images, and number of outputs.
     blocks : sequence of int
-        Convolutions in each block; between blocks the sides are halved, and the channels doubled.
+        Convolutions in each block; between blocks the channels are doubled, and the sides halved,
+        down to 1.
     width : int
         Channels of the first block.
     batch_norm : bool
@@ -99,24 +112,24 @@ def vgg(
     Returns
     -------
     nn.Sequential
-        Maps images [B, channels, H, W] to logits [B, classes]; H and W at least 2 to the number of
-        blocks, less one.
+        Maps images [B, channels, H, W] to logits [B, classes].
 
     Raises
     ------
+    TypeError
+        `blocks` is not a sequence.
     ValueError
         A number below 1, no blocks, or an unknown activation or initialisation.
     """
+    _check_blocks(blocks)
     refuse_below_one(channels=[channels], classes=[classes], width=[width], blocks=blocks)
-    if not blocks:
-        raise ValueError("blocks is empty: expected at least one block, such as (1, 1)")
     act, norm = activation_of(activation), _norm_of(norm_weight)
     layers: list[nn.Module] = []
     with seeded(seed):
         before = channels
         for level, count in enumerate(blocks):
             if level:
-                layers.append(nn.MaxPool2d(2))
+                layers.append(_Halving(2))
             after = width * 2**level
             for _ in range(count):
                 layers.append(
@@ -164,12 +177,13 @@ def resnet(
 
     Raises
     ------
+    TypeError
+        `blocks` is not a sequence.
     ValueError
         A number below 1, no blocks, or an unknown activation or initialisation.
     """
+    _check_blocks(blocks)
     refuse_below_one(channels=[channels], classes=[classes], width=[width], blocks=blocks)
-    if not blocks:
-        raise ValueError("blocks is empty: expected at least one block, such as (1, 1, 1)")
     act, norm = activation_of(activation), _norm_of(norm_weight)
     with seeded(seed):
         layers: list[nn.Module] = [
@@ -187,6 +201,14 @@ def resnet(
         features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         classifier = nn.Linear(before, classes, device="cpu")
     return _joined(features, classifier)
+
+
+class _Halving(nn.MaxPool2d):
+    """Pooling that leaves a side of 1 as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, C, H // 2, W // 2], no side below 1."""
+        return functional.max_pool2d(x, [min(2, side) for side in x.shape[-2:]])
 
 
 class _Residual(nn.Module):
@@ -212,6 +234,13 @@ class _Residual(nn.Module):
         """Add what the convolutions make of x to x."""
         inner = self.act(self.first_norm(self.first(x)))
         return self.last(self.second_norm(self.second(inner)) + self.past(x))
+
+
+def _check_blocks(blocks: Sequence[int]) -> None:
+    if isinstance(blocks, Integral | str):
+        raise TypeError(f"blocks must be a sequence of counts, got {blocks!r}; say ({blocks},)")
+    if len(blocks) == 0:
+        raise ValueError(f"blocks is empty, got {blocks!r}; say (1, 1) for two of one convolution")
 
 
 def _norm_of(name: str) -> type[nn.BatchNorm2d]:
