@@ -73,7 +73,7 @@ def many_points(
         agree,
         wanted=5.0,
         repeats=5,
-        note="" if samples < 1000 else "products alone cost two thirds as much a point as apart",
+        note="" if samples < 1000 else "bound by arithmetic: a product alone is hardly dearer",
     )
 
 

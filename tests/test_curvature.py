@@ -441,7 +441,7 @@ REFUSED = [
     (lambda l, p: curvature.eigenpairs(l, p * torch.nan), "NaN or infinite"),
     (lambda l, p: curvature.eigenpairs(l, p[:, 1:]), "length"),
     (lambda l, p: curvature.eigenpairs(l, p, group="9"), "group='9'"),
-    (lambda l, p: curvature.eigenpairs(l, p, group=torch.tensor([99])), "indices below"),
+    (lambda l, p: curvature.eigenpairs(l, p, group=torch.tensor([99])), "indices from"),
     (lambda l, p: curvature.eigenpairs(l, p, matrix="fisher"), "matrix='fisher'"),
     (lambda l, p: curvature.trace(l, p, probes=3), "probes=3"),
     (lambda l, p: curvature.trace(l, p, method="exact"), "method='exact'"),

@@ -43,7 +43,7 @@ def test_a_run_of_mining_holds_what_every_protocol_found(mined):
 
 def test_a_run_of_asymmetry_holds_what_every_protocol_found(lopsided):
     names = set(lopsided.part_names())
-    assert names >= {"population", "line", "mechanism", "asymmetry/base", "asymmetry/no-norm"}
+    assert names >= {"population", "line", "mechanism", "asymmetry/base", "asymmetry/tanh"}
     base = lopsided.dataset("asymmetry/base")
     assert base.sizes["replica"] == 4
     assert set(base["special"].values) == set(ss.valleys.directions.SPECIAL)

@@ -130,10 +130,10 @@ ASYMMETRY: dict[str, Any] = {
     "samples": 20,
     "statistics_samples": 20,
     "noise_seeds": 2,
-    "points": 5,
+    "points": 3,
     "ratios": 3,
     "watched": 10,
-    "variants": ["norm-gaussian", "small-batch", "large-batch", "tanh", "no-norm"],
+    "variants": ["norm-gaussian", "small-batch", "large-batch", "tanh"],
 }
 """Settings for `reproduce li2024-asymmetry`."""
 

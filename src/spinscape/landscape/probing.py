@@ -44,12 +44,14 @@ def prepared(
 
 def _indices(landscape: Landscape, group: str | Tensor) -> Tensor:
     if isinstance(group, Tensor):
-        index = group.nonzero().flatten() if group.dtype == torch.bool else group.long()
-        if index.ndim != 1 or not len(index) or int(index.max()) >= landscape.n:
-            raise ValueError(f"group: expected indices below {landscape.n:,}, at least one")
-        return index
+        index = group.nonzero().flatten() if group.dtype == torch.bool else group
+        if index.ndim != 1 or index.is_floating_point() or len(index.unique()) != len(index):
+            raise ValueError("group: expected a list of different integers, or a mask of booleans")
+        if not len(index) or int(index.min()) < 0 or int(index.max()) >= landscape.n:
+            raise ValueError(f"group: expected indices from 0 to {landscape.n - 1:,}, at least one")
+        return index.long()
     known = landscape.space.groups
-    if group not in known:
+    if not isinstance(group, str) or group not in known:
         raise ValueError(
             f"group={group!r}: module {landscape.space.kind!r} has none of that name; it has "
             f"{', '.join(list(known)[:12])}"
