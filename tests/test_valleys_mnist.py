@@ -46,8 +46,10 @@ def test_a_saddle_and_a_wine_bottle_are_mined_at_an_initialisation(dense, shape)
 
 
 def test_the_index_of_a_network_with_batch_norm_rises_with_the_share_of_signs(data):
-    module = nn.Sequential(nn.Unflatten(1, (1, 28, 28)), models.vgg(1, 10, blocks=(1, 1), width=8))
-    trained = train(module, data, replicas=1, epochs=3, seed=0, learning_rate=0.1, batch_size=64)
+    module = nn.Sequential(
+        nn.Unflatten(1, (1, 28, 28)), models.vgg(1, 10, blocks=(1, 1, 1), width=8)
+    )
+    trained = train(module, data, replicas=1, epochs=4, seed=0, learning_rate=0.1, batch_size=64)
     assert float(trained["test_error"][0]) < 0.1
     x, y = data.test
     landscape = Landscape(module, x[:200], y[:200], statistics_samples=data.train.x[:256])
