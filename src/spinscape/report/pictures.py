@@ -74,7 +74,7 @@ def draw(dataset: Dataset) -> dict[str, go.Figure]:
         If it is a Dataset of none of these.
     """
     dataset = _of_one_network(dataset)
-    if "loss" in dataset and set(dataset["loss"].dims) == {"lam"}:
+    if dataset.attrs.get("protocol") == "line":
         drawings = draw_one_scan({"curves/given": dataset.expand_dims(direction=["line"])})
         return {panel.key: panel.figure() for drawing in drawings for panel in drawing.panels}
     if "point" in dataset and set(_CLONES) <= set(dataset.dims):
