@@ -6,8 +6,7 @@ Products with the Hessian are exact; the statistics of normalisation layers are 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from spinscape.landscape.krylov import (
 from spinscape.landscape.probing import Group, gaussian, operator, prepared, rademacher
 from spinscape.nets.chunks import pieces
 from spinscape.nets.weightspace import points as points_of
-from spinscape.origins import versions
+from spinscape.records import labelled, provenance
 
 __all__ = ["along", "density", "eigenpairs", "predicted", "trace"]
 
@@ -120,11 +119,11 @@ def eigenpairs(
     dims = ("point", "eigenpair")
     result = xr.Dataset(
         {
-            "eigenvalue": _variable(dims, values, "eigenvalue", _units(landscape)),
-            "eigenvector": _variable((*dims, "n"), project(vectors), "unit eigenvector"),
-            "residual": _variable(dims, residuals, "‖Hv − λv‖", _units(landscape)),
-            "converged": _variable(dims, converged, "whether the residual is allowed"),
-            "products": _variable("point", taken, "products with the matrix"),
+            "eigenvalue": labelled(dims, values, "eigenvalue", _units(landscape)),
+            "eigenvector": labelled((*dims, "n"), project(vectors), "unit eigenvector"),
+            "residual": labelled(dims, residuals, "‖Hv − λv‖", _units(landscape)),
+            "converged": labelled(dims, converged, "whether the residual is allowed"),
+            "products": labelled("point", taken, "products with the matrix"),
         }
     )
     told = {"top": top, "bottom": bottom, "tolerance": tolerance, "steps": steps}
@@ -188,11 +187,11 @@ def trace(
     units = _units(landscape)
     result = xr.Dataset(
         {
-            "trace": _variable("point", inside + estimates.mean(1), "trace of the matrix", units),
-            "trace_error": _variable("point", _error(estimates), "its standard error", units),
-            "square": _variable("point", squares.mean(1), "squared Frobenius norm"),
-            "square_error": _variable("point", _error(squares), "its standard error"),
-            "weights": _variable((), size, "dimension of the matrix"),
+            "trace": labelled("point", inside + estimates.mean(1), "trace of the matrix", units),
+            "trace_error": labelled("point", _error(estimates), "its standard error", units),
+            "square": labelled("point", squares.mean(1), "squared Frobenius norm"),
+            "square_error": labelled("point", _error(squares), "its standard error"),
+            "weights": labelled((), size, "dimension of the matrix"),
         }
     )
     source = "arXiv 2010.09649, algorithm 1" if method == "hutch++" else "Hutchinson 1990"
@@ -265,11 +264,11 @@ def density(
     units = _units(landscape)
     result = xr.Dataset(
         {
-            "node": _variable(dims, node, "node of the quadrature", units),
-            "weight": _variable(dims, weight, "its weight"),
-            "density": _variable(("point", "value"), smooth, "density of eigenvalues"),
-            "negative": _variable("point", below.mean(1), "share of negative eigenvalues"),
-            "negative_error": _variable("point", _error(below), "its standard error"),
+            "node": labelled(dims, node, "node of the quadrature", units),
+            "weight": labelled(dims, weight, "its weight"),
+            "density": labelled(("point", "value"), smooth, "density of eigenvalues"),
+            "negative": labelled("point", below.mean(1), "share of negative eigenvalues"),
+            "negative_error": labelled("point", _error(below), "its standard error"),
         },
         {"value": ("value", value.cpu().numpy(), {"long_name": "eigenvalue", "units": units})},
     )
@@ -327,8 +326,8 @@ def along(
     found = (images * directions).sum(-1)
     result = xr.Dataset(
         {
-            "curvature": _variable(("point", "direction"), found, "dᵀHd", _units(landscape)),
-            "length": _variable(
+            "curvature": labelled(("point", "direction"), found, "dᵀHd", _units(landscape)),
+            "length": labelled(
                 ("point", "direction")[-lengths.ndim :],
                 lengths,
                 "length of the direction",
@@ -372,8 +371,8 @@ def predicted(moments: xr.Dataset, length: float = 1.0) -> xr.Dataset:
     units = moments["trace"].attrs["units"]
     return xr.Dataset(
         {
-            "foretold": _variable("point", length**2 * total / n, "‖d‖² tr H / n", units),
-            "foretold_spread": _variable("point", spread, "relative standard deviation of dᵀHd"),
+            "foretold": labelled("point", length**2 * total / n, "‖d‖² tr H / n", units),
+            "foretold_spread": labelled("point", spread, "relative standard deviation of dᵀHd"),
         },
         attrs={**moments.attrs, "protocol": "predicted", "length": length},
     )
@@ -407,13 +406,6 @@ def _units(landscape: Landscape) -> str:
     return "nats" if landscape.criterion.name == "cross_entropy" else "1"
 
 
-def _variable(
-    dims: str | Sequence[str], values: Any, long_name: str, units: str = "1"
-) -> tuple[Any, np.ndarray, dict[str, str]]:
-    host = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    return dims, host, {"long_name": long_name, "units": units}
-
-
 def _provenance(
     protocol: str,
     source: str,
@@ -425,10 +417,4 @@ def _provenance(
 ) -> dict[str, Any]:
     told = group if isinstance(group, str) else "indices" if group is not None else "all"
     arguments |= {"group": told, "matrix": matrix, "samples": len(landscape.x)}
-    return {
-        "protocol": protocol,
-        "source": source,
-        "seed": seed,
-        "arguments": json.dumps({**arguments, "loss": landscape.criterion.name}),
-        "versions": versions(),
-    }
+    return provenance(protocol, source, seed, **arguments, loss=landscape.criterion.name)

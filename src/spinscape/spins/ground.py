@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from spinscape.glass.records import labelled, provenance
+from spinscape.records import labelled, provenance
 from spinscape.spins.arguments import check_model, check_whole, temperatures_of
 from spinscape.spins.chain_blocks import Plan, begun, field_scale
 from spinscape.spins.couplings import SpinModel

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike
 
-from spinscape.glass.records import labelled, provenance
+from spinscape.records import labelled, provenance
 
 __all__ = ["LAWS", "Law", "first_ordered", "growth"]
 

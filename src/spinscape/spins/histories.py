@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from spinscape.glass.records import labelled
+from spinscape.records import labelled
 from spinscape.spins.couplings import SpinModel
 from spinscape.spins.laziness import weight_change
 from spinscape.spins.mean_field import tap

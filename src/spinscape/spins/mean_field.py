@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from spinscape.glass.records import labelled, provenance
+from spinscape.records import labelled, provenance
 from spinscape.spins.arguments import check_model, check_whole
 from spinscape.spins.couplings import SpinModel
 from spinscape.spins.tap_equations import TapEquations

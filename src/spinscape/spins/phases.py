@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from spinscape.glass.records import labelled, provenance
+from spinscape.records import labelled, provenance
 from spinscape.spins.arguments import check_model, check_whole
 from spinscape.spins.couplings import SpinModel
 from spinscape.spins.stability import Paramagnet, Touch, stability_scan

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from spinscape.glass.records import labelled
+from spinscape.records import labelled
 from spinscape.spins.ensembles import per_layer
 
 __all__ = ["gaussian_identity", "observables"]

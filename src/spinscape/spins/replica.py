@@ -16,7 +16,7 @@ import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from spinscape.glass.records import labelled, provenance
+from spinscape.records import labelled, provenance
 from spinscape.spins.arguments import temperatures_of
 from spinscape.spins.ensembles import per_layer
 

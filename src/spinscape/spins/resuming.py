@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from spinscape.glass.records import labelled
 from spinscape.glass.tempering import Exchange, Tempering
+from spinscape.records import labelled
 from spinscape.spins.chain_blocks import Plan
 from spinscape.spins.couplings import SpinModel
 from spinscape.spins.sweeps import Chains, sweeps_of

@@ -13,8 +13,8 @@ import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.tempering import ladder_of
+from spinscape.records import labelled, provenance
 from spinscape.spins.arguments import check_model, check_whole, temperatures_of
 from spinscape.spins.chain_blocks import Plan, across_threads, block
 from spinscape.spins.couplings import SpinModel

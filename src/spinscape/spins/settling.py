@@ -10,7 +10,7 @@ import xarray as xr
 from arviz_stats.base import array_stats
 from jaxtyping import Float
 
-from spinscape.glass.records import labelled
+from spinscape.records import labelled
 
 __all__ = ["FEWEST", "equilibration"]
 

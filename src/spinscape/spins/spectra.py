@@ -16,7 +16,7 @@ from jaxtyping import Float
 from scipy.linalg import eigh_tridiagonal
 from scipy.sparse.linalg import eigsh
 
-from spinscape.glass.records import labelled, provenance
+from spinscape.records import labelled, provenance
 from spinscape.spins.arguments import check_model, check_whole
 from spinscape.spins.couplings import SpinModel
 from spinscape.spins.tails import FEWEST, PowerLawTail, power_law_tail

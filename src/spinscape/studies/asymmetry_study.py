@@ -12,11 +12,11 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from spinscape.glass.records import labelled
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import models as networks
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled
 from spinscape.statistics import Finding
 from spinscape.store import Run
 from spinscape.studies.conducting import Conducted

@@ -15,10 +15,10 @@ import numpy as np
 import xarray as xr
 from torch import nn
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.nets import losses
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 from spinscape.spins import training_findings
 from spinscape.spins.couplings import SpinModel
 from spinscape.spins.laziness import kernel_change, weight_change

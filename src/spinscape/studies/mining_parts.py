@@ -9,9 +9,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from spinscape.glass.records import labelled
 from spinscape.landscape import curvature
 from spinscape.landscape.energy import Landscape
+from spinscape.records import labelled
 from spinscape.store import Run
 from spinscape.studies.valley_settings import MiningSettings
 from spinscape.valleys import constructions

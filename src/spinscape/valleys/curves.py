@@ -12,9 +12,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 from spinscape.valleys.shapes import ABSOLUTE, classify
 
 __all__ = ["LAM", "curvatures", "labels_of", "parabolas", "scan"]

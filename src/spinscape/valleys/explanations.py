@@ -17,9 +17,9 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 
 __all__ = ["mechanism"]
 

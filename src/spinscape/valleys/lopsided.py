@@ -18,9 +18,9 @@ from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 from spinscape.statistics import bootstrap
 from spinscape.valleys.directions import (
     NOISES,

@@ -17,10 +17,10 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.curvature import eigenpairs
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 from spinscape.statistics import share
 from spinscape.valleys.curves import LAM, curvatures, labels_of, parabolas
 from spinscape.valleys.directions import gaussian, members, sign

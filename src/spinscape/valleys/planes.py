@@ -13,9 +13,9 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import maximum_filter
 from torch import Tensor
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 from spinscape.valleys.directions import orthogonal
 from spinscape.valleys.surface_shapes import classify_surface
 

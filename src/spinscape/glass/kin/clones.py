@@ -21,7 +21,6 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import generators
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.datasets import Data
@@ -29,6 +28,7 @@ from spinscape.nets.orders import word
 from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 
 __all__ = ["clone", "disguised", "family"]
 

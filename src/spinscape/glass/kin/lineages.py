@@ -18,10 +18,10 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score
 from torch import nn
 
-from spinscape.glass.records import labelled
 from spinscape.glass.trees.clustering import hierarchy, hierarchy_findings
 from spinscape.glass.trees.surrogates import Map, run_here
 from spinscape.nets.symmetry import Symmetry
+from spinscape.records import labelled
 from spinscape.statistics import Finding, p_value
 
 __all__ = ["family_findings", "kinship"]

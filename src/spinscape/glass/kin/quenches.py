@@ -24,7 +24,6 @@ from torch import Tensor
 from spinscape.glass.energies import batch_of
 from spinscape.glass.matching.alignment import match_weights
 from spinscape.glass.paths.barriers import along, positions
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import Move, filter_scale, generators, noise
 from spinscape.glass.walking.walks import walk
 from spinscape.landscape.energy import Landscape
@@ -35,6 +34,7 @@ from spinscape.nets.datasets import Data
 from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.training import train
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 
 __all__ = ["CRITERIA", "displaced", "quench", "wandered"]
 

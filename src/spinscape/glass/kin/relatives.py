@@ -16,13 +16,13 @@ from torch import Tensor
 from spinscape.glass.energies import batch_of
 from spinscape.glass.matching.alignment import align_pairs
 from spinscape.glass.paths.barriers import along, positions
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.landscape.paths import path_barrier
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.chunks import pieces
 from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 
 __all__ = ["MEASURES", "between", "siblings"]
 

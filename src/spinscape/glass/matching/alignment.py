@@ -15,11 +15,11 @@ from spinscape.glass.matching.activation_matching import match_activations
 from spinscape.glass.matching.assignments import PairAlignment, solve_assignments
 from spinscape.glass.matching.hidden_units import hidden_units_of
 from spinscape.glass.matching.weight_matching import match_weights
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.checks import check_device
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 
 __all__ = [
     "METHODS",

@@ -8,11 +8,11 @@ from torch import Tensor
 from spinscape.glass.energies import batch_of
 from spinscape.glass.matching.weight_matching import match_weights
 from spinscape.glass.paths.barriers import SOURCE, along, positions
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.landscape.paths import BARRIERS, path_barrier
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.symmetry import Symmetry
+from spinscape.records import labelled, provenance
 
 __all__ = ["barriers_of_all_pairs"]
 

@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spinscape.glass.energies import EnergyLike, batch_of, energies_along
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.paths import BARRIERS, path_barrier
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 
 __all__ = ["along", "barrier", "positions"]
 

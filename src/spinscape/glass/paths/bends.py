@@ -15,11 +15,11 @@ from spinscape.glass.matching.alignment import align_pairs
 from spinscape.glass.paths.bezier import SOURCE, bezier_paths
 from spinscape.glass.paths.curves import STANDARD, Bending
 from spinscape.glass.paths.interpolation import balanced_pairs
-from spinscape.glass.records import provenance
 from spinscape.glass.walking.moves import generators
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.symmetry import Symmetry
+from spinscape.records import provenance
 
 __all__ = ["KINDS", "bent_paths"]
 

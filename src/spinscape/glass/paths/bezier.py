@@ -15,9 +15,9 @@ from torch import Tensor
 from spinscape.glass.energies import EnergyLike, batch_of
 from spinscape.glass.paths.barriers import positions
 from spinscape.glass.paths.curves import STANDARD, Bending, Bent, along_curve, bend, curve_length
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.paths import path_barrier
 from spinscape.nets.chunks import pieces
+from spinscape.records import labelled, provenance
 
 __all__ = ["bezier_paths"]
 

@@ -15,10 +15,10 @@ from spinscape.glass.energies import batch_of, energies_along
 from spinscape.glass.paths.barriers import along, positions
 from spinscape.glass.paths.permutation_points import EnergyOfNetworks
 from spinscape.glass.paths.unit_pairs import coordinates, transposed
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.paths import path_barrier
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.symmetry import HiddenLayer, Symmetry
+from spinscape.records import labelled, provenance
 
 __all__ = ["corners", "extra_neuron_path", "widened"]
 

@@ -20,13 +20,13 @@ from spinscape.glass.matching.alignment import align_pairs
 from spinscape.glass.matching.hidden_units import hidden_units_of
 from spinscape.glass.paths.barriers import SOURCE, along, positions
 from spinscape.glass.paths.pairings import balanced_pairs
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import generators
 from spinscape.landscape.energy import Landscape
 from spinscape.landscape.paths import BARRIERS, path_barrier
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.chunks import pieces
 from spinscape.nets.symmetry import Symmetry
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, Interval, pair_bootstrap
 
 __all__ = ["KINDS", "permutation_findings", "permutation_paths"]

@@ -19,12 +19,12 @@ from spinscape.glass.matching.alignment import align_pairs
 from spinscape.glass.matching.hidden_units import HiddenUnits, hidden_units_of
 from spinscape.glass.paths.pairings import balanced_pairs
 from spinscape.glass.paths.unit_moments import Moments, moments_of
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import generators
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.chunks import pieces
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, Interval, pair_bootstrap
 
 __all__ = ["STATES", "repair", "repair_findings", "repaired_midpoints"]

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from spinscape.glass.energies import batch_of
 from spinscape.glass.paths.barriers import SOURCE, along, positions
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.landscape.paths import BARRIERS, path_barrier
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.chunks import pieces
 from spinscape.nets.symmetry import Symmetry
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, Interval, bootstrap
 
 __all__ = ["COPIES", "copies_findings", "growth", "partial_copies"]

@@ -19,12 +19,12 @@ from spinscape.glass.energies import Energy, batch_of
 from spinscape.glass.paths.barriers import positions
 from spinscape.glass.paths.curves import STANDARD, Bending, along_curve, bend
 from spinscape.glass.paths.unit_pairs import draw_units, merged, traded, transposed
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import generators
 from spinscape.landscape.paths import path_barrier
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.chunks import pieces
 from spinscape.nets.symmetry import HiddenLayer, Symmetry
+from spinscape.records import labelled, provenance
 
 __all__ = ["ROUTES", "EnergyOfNetworks", "permutation_point_paths"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from spinscape.glass.paths.barriers import SOURCE
-from spinscape.glass.records import provenance
+from spinscape.records import provenance
 from spinscape.statistics import Finding, Interval, bootstrap
 
 __all__ = ["barriers_by_width", "decay", "width_findings"]

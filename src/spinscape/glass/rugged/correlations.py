@@ -16,10 +16,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.rugged import rank_relations
 from spinscape.glass.rugged.cells import TARGETS, agreement, by_axis, cells_of, counted, target_of
 from spinscape.glass.rugged.rank_relations import related
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, kendall
 
 __all__ = ["AXES", "MEASURES", "TARGETS", "generalisation", "generalisation_findings"]

@@ -17,7 +17,6 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.rugged.flattening_kinds import share_out, trainings, walk_from
 from spinscape.glass.rugged.roughness import ruggedness
 from spinscape.glass.walking.langevin import Langevin
@@ -30,6 +29,7 @@ from spinscape.nets.orders import word
 from spinscape.nets.populations import population
 from spinscape.nets.recipes import Recipe
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, Interval, bootstrap
 
 __all__ = ["KINDS", "flattened", "flattening_findings"]

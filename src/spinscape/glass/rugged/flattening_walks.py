@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spinscape.glass.energies import EnergyLike, batch_of, energy_function
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import Move, generators
 from spinscape.glass.walking.rules import levels, rule_of
 from spinscape.glass.walking.tuning import target_of, tuned
 from spinscape.glass.walking.walks import OwnWalker, Walker
+from spinscape.records import labelled, provenance
 
 __all__ = ["thermal_average"]
 

@@ -20,7 +20,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spinscape.glass.energies import EnergyLike, batch_of, energy_function
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.rugged.along_slices import slices, total_variation
 from spinscape.glass.rugged.along_walks import walk_ruggedness
 from spinscape.glass.rugged.flatness import relative_flatness
@@ -32,6 +31,7 @@ from spinscape.glass.walking.quadratic import quadratic_law
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.symmetry import Symmetry
 from spinscape.nets.weightspace import WeightSpace
+from spinscape.records import labelled, provenance
 
 __all__ = ["local_energy", "ruggedness"]
 

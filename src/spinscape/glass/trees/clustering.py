@@ -13,7 +13,6 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.trees.families import (
     LEAST_MEMBERS,
     Families,
@@ -45,6 +44,7 @@ from spinscape.glass.trees.tree_records import pair_variables, statistics_variab
 from spinscape.glass.trees.ultrametricity import LINKAGES, Linkage, jackknife_k, tree_of
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.symmetry import Symmetry
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, p_value
 
 __all__ = ["BY", "distance_kind", "hierarchy", "hierarchy_findings", "judged", "which_null"]

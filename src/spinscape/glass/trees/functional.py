@@ -15,12 +15,12 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.landscape.energy import Landscape
 from spinscape.nets import symmetry as symmetries
 from spinscape.nets.chunks import pieces
 from spinscape.nets.dense import ACTIVATIONS, DenseStack, stack_of
 from spinscape.nets.weightspace import points as points_of
+from spinscape.records import labelled, provenance
 
 __all__ = ["FUNCTIONAL", "Functional", "agreement", "functional_distances", "functional_overlaps"]
 

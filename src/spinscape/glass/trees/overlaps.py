@@ -14,9 +14,9 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.trees.clustering import BY, distance_kind, judged, which_null
 from spinscape.glass.trees.surrogates import LEAST_SURROGATES, LEVEL, RATIO, Verdict, judge
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, Interval, p_value
 
 __all__ = ["overlap_distribution", "overlap_findings"]

@@ -13,10 +13,10 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.trees.clustering import BY, distance_kind, hierarchy_findings, judged
 from spinscape.glass.trees.surrogates import LEAST_SURROGATES, LEVEL, RATIO, Verdict
 from spinscape.glass.trees.ultrametricity import hed_young_domany_k
+from spinscape.records import labelled, provenance
 from spinscape.statistics import Finding, Interval, p_value
 
 __all__ = ["hierarchy_of_sets", "hierarchy_of_sets_findings", "untrained_finding"]

@@ -7,7 +7,6 @@ import numpy as np
 import xarray as xr
 from scipy.cluster.hierarchy import leaves_list
 
-from spinscape.glass.records import labelled
 from spinscape.glass.trees.mixing import FunctionStar
 from spinscape.glass.trees.rulers import Matrix, PairStatistics, Ruler
 from spinscape.glass.trees.surrogates import Null, draw_pairs
@@ -17,6 +16,7 @@ from spinscape.glass.trees.ultrametricity import (
     jackknife_error,
     tree_of,
 )
+from spinscape.records import labelled
 
 __all__ = ["pair_variables", "statistics_variables", "surrogate_trees"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from spinscape.glass.records import labelled
 from spinscape.glass.walking.convergence import equilibrium_note
 from spinscape.glass.walking.starts import by_start, from_starts
+from spinscape.records import labelled
 from spinscape.statistics import Finding, Interval, bootstrap
 
 __all__ = ["ageing_finding", "relaxation"]

@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base import array_stats
 
-from spinscape.glass.records import labelled
 from spinscape.glass.walking.starts import starts_of
+from spinscape.records import labelled
 
 __all__ = ["equilibrium", "equilibrium_note"]
 

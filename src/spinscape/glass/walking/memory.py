@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from spinscape.glass.records import labelled
 from spinscape.glass.walking.starts import by_start, from_starts
+from spinscape.records import labelled
 from spinscape.statistics import Finding, Interval, bootstrap, p_value
 
 __all__ = ["autocorrelation", "correlation_finding"]

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spinscape.glass.energies import batch_of
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import Move, generators
+from spinscape.records import labelled, provenance
 
 __all__ = ["excess", "quadratic_law"]
 

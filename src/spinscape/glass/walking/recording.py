@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spinscape.glass.energies import EnergyLike
-from spinscape.glass.records import labelled
+from spinscape.records import labelled
 
 __all__ = ["Recording", "join_walks", "recorded"]
 

@@ -22,12 +22,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spinscape.glass.energies import EnergyLike, batch_of, energy_function
-from spinscape.glass.records import labelled, provenance
 from spinscape.glass.walking.moves import Move, generators
 from spinscape.glass.walking.quadratic import quadratic_law
 from spinscape.glass.walking.recording import Recording, recorded
 from spinscape.glass.walking.rules import Info, Rule, finite_start, levels, log_uniform, rule_of
 from spinscape.glass.walking.tuning import target_of, tuned
+from spinscape.records import labelled, provenance
 
 __all__ = ["Info", "OwnWalker", "State", "Walker", "walk"]
 

@@ -1,4 +1,4 @@
-"""How the protocols of this room write down what they measured."""
+"""How protocols write down what they measured."""
 
 import json
 from typing import Any
