@@ -119,9 +119,9 @@ def eigenpairs(
     dims = ("point", "eigenpair")
     result = xr.Dataset(
         {
-            "eigenvalue": labelled(dims, values, "eigenvalue", _units(landscape)),
+            "eigenvalue": labelled(dims, values, "eigenvalue", landscape.criterion.units),
             "eigenvector": labelled((*dims, "n"), project(vectors), "unit eigenvector"),
-            "residual": labelled(dims, residuals, "‖Hv − λv‖", _units(landscape)),
+            "residual": labelled(dims, residuals, "‖Hv − λv‖", landscape.criterion.units),
             "converged": labelled(dims, converged, "whether the residual is allowed"),
             "products": labelled("point", taken, "products with the matrix"),
         }
@@ -184,7 +184,7 @@ def trace(
             vectors = rademacher(rows[some], inner + third, size, seed, some.start)
             parts.append(hutch_plus_plus(product, vectors[:, :inner], vectors[:, inner:]))
     inside, estimates, squares = map(torch.cat, zip(*parts, strict=True))
-    units = _units(landscape)
+    units = landscape.criterion.units
     result = xr.Dataset(
         {
             "trace": labelled("point", inside + estimates.mean(1), "trace of the matrix", units),
@@ -261,7 +261,7 @@ def density(
     edge = width * node.abs().amax((1, 2), keepdim=True)
     below = (weight * (node < -edge)).sum(2)
     dims = ("point", "probe", "node")
-    units = _units(landscape)
+    units = landscape.criterion.units
     result = xr.Dataset(
         {
             "node": labelled(dims, node, "node of the quadrature", units),
@@ -326,7 +326,7 @@ def along(
     found = (images * directions).sum(-1)
     result = xr.Dataset(
         {
-            "curvature": labelled(("point", "direction"), found, "dᵀHd", _units(landscape)),
+            "curvature": labelled(("point", "direction"), found, "dᵀHd", landscape.criterion.units),
             "length": labelled(
                 ("point", "direction")[-lengths.ndim :],
                 lengths,
@@ -400,10 +400,6 @@ def _smoothed(
 
 def _error(estimates: Float[Tensor, "P probe"]) -> Float[Tensor, "P"]:
     return estimates.std(1) / estimates.shape[1] ** 0.5
-
-
-def _units(landscape: Landscape) -> str:
-    return "nats" if landscape.criterion.name == "cross_entropy" else "1"
 
 
 def _provenance(

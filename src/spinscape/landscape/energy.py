@@ -419,8 +419,7 @@ class Landscape:
             "dtype": str(basis.dtype).removeprefix("torch."),
             **self._describe_statistics(),
         }
-        name = self._evaluator.loss.name
-        return scan_dataset(protocol, axes, basis[1:], loss, error, name, arguments)
+        return scan_dataset(protocol, axes, basis[1:], loss, error, self.criterion, arguments)
 
     def _describe_statistics(self) -> dict[str, Any]:
         if not self._evaluator.normalises:

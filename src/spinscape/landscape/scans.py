@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from spinscape.nets.losses import Loss
 from spinscape.origins import versions
 
 __all__ = ["coordinates", "scan_dataset"]
@@ -35,7 +36,7 @@ def scan_dataset(
     directions: Tensor,
     loss: Tensor,
     error: Tensor,
-    loss_name: str,
+    criterion: Loss,
     arguments: dict[str, Any],
 ) -> xr.Dataset:
     """Return the Dataset of a line or a plane.
@@ -50,11 +51,13 @@ def scan_dataset(
         One for each axis.
     loss, error : [*axes]
         An error that is not a number anywhere is left out: the targets are no class labels.
-    loss_name, arguments
+    criterion, arguments
         What was measured, and how.
     """
-    units = "nats" if loss_name == "cross_entropy" else "1"
-    found = {"loss": (f"{loss_name} loss", units, loss), "error": ("error rate", "1", error)}
+    found = {
+        "loss": (f"{criterion.name} loss", criterion.units, loss),
+        "error": ("error rate", "1", error),
+    }
     if bool(torch.isnan(error).all()):
         del found["error"]
     result = xr.Dataset(

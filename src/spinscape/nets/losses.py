@@ -37,6 +37,7 @@ class Loss:
     """
 
     name: str
+    units: str = "1"
 
     def value(
         self, outputs: Float[Tensor, "P B *output"], y: Tensor, *, own: bool | None = None
@@ -91,6 +92,7 @@ class CrossEntropy(Loss):
     """Mean negative log-probability of the label, in nats; classes stand on the last axis."""
 
     name = "cross_entropy"
+    units = "nats"
 
     def value(self, outputs: Tensor, y: Tensor, *, own: bool | None = None) -> Tensor:
         """Mean loss per sample of every point (differentiable)."""
@@ -200,6 +202,8 @@ class Custom(Loss):
     def __init__(self, function: LossFunction) -> None:
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
+        if self.name == CrossEntropy.name:  # PyTorch's own
+            self.units = CrossEntropy.units
 
     def value(self, outputs: Tensor, y: Tensor, *, own: bool | None = None) -> Tensor:
         """Mean loss per sample of every point (differentiable)."""

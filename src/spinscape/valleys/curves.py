@@ -17,7 +17,7 @@ from spinscape.nets.weightspace import points as points_of
 from spinscape.records import labelled, provenance
 from spinscape.valleys.shapes import ABSOLUTE, classify
 
-__all__ = ["LAM", "curvatures", "labels_of", "parabolas", "scan"]
+__all__ = ["LAM", "scan"]
 
 LAM = np.linspace(-1.5, 1.5, 61)
 """Wider than ±1, so that minima near ±1 are interior."""
@@ -72,7 +72,7 @@ def scan(
     lam = LAM if lam is None else np.asarray(lam, dtype=float)
     loss, error = landscape.lines(origins, directions, torch.as_tensor(lam))
     name = landscape.criterion.name
-    units = "nats" if name == "cross_entropy" else "1"
+    units = landscape.criterion.units
     host = {"loss": _host(loss), "error": _host(error)}
     result = xr.Dataset(
         {
@@ -86,15 +86,16 @@ def scan(
         result["error"] = labelled(("direction", "lam"), host["error"], "error rate")
     elif metric == "error":
         raise ValueError("metric='error': the targets are no class labels; use metric='loss'")
-    result = result.assign(labels_of(lam, host[metric], metric, "direction"))
+    result = result.assign(_labels_of(lam, host[metric], metric))
     lengths = torch.linalg.vector_norm(directions, dim=1)
     result["length"] = labelled("direction", lengths, "length of the direction", "weights")
     if names is not None:
         result = result.assign_coords(direction=("direction", list(names)))
     if curvature:
-        slope, bend = curvatures(landscape, origins, directions)
-        at_zero = landscape.loss(origins[:1].expand(1, -1) if points.ndim == 1 else origins)
-        parabola = parabolas(at_zero.expand(len(directions)), slope, bend, lam)
+        at_zero, gradient = landscape.loss_and_gradient(points)
+        slope = (gradient * directions).sum(1)
+        bend = (landscape.hvp(points, directions) * directions).sum(1)
+        parabola = _parabolas(at_zero.expand(len(directions)), slope, bend, lam)
         result = result.assign(
             slope=labelled("direction", slope, "dᵀ∇L", units),
             curvature=labelled("direction", bend, "dᵀHd", units),
@@ -105,10 +106,11 @@ def scan(
     return result.assign_attrs({**attrs, "window": settings})
 
 
-def labels_of(
-    lam: np.ndarray, curves: Float[np.ndarray, "curve lam"], metric: str, dim: str
+def _labels_of(
+    lam: np.ndarray, curves: Float[np.ndarray, "direction lam"], metric: str
 ) -> dict[str, tuple]:
-    """Label curves, as variables of a Dataset along a dimension."""
+    """Label curves, as variables of a Dataset."""
+    dim = "direction"
     found = [classify(lam, curve, metric=metric) for curve in curves]
     return {
         "label": labelled(dim, [str(shape) for shape in found], f"curve type by {metric}"),
@@ -122,17 +124,7 @@ def labels_of(
     }
 
 
-def curvatures(
-    landscape: Landscape,
-    points: Float[Tensor, "direction n"],
-    directions: Float[Tensor, "direction n"],
-) -> tuple[Float[Tensor, "direction"], Float[Tensor, "direction"]]:
-    """Return slope dᵀ∇L and curvature dᵀHd at the points, one direction each."""
-    slope = (landscape.gradient(points) * directions).sum(1)
-    return slope, (landscape.hvp(points, directions) * directions).sum(1)
-
-
-def parabolas(
+def _parabolas(
     loss: Float[Tensor, "curve"],
     slope: Float[Tensor, "curve"],
     curvature: Float[Tensor, "curve"],

@@ -17,14 +17,14 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from spinscape.landscape.curvature import eigenpairs
 from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import points as points_of
 from spinscape.records import labelled, provenance
 from spinscape.statistics import share
-from spinscape.valleys.curves import LAM, curvatures, labels_of, parabolas
-from spinscape.valleys.directions import gaussian, members, sign
-from spinscape.valleys.profiles import Profile, profile_of
+from spinscape.valleys.curves import LAM, scan
+from spinscape.valleys.directions import gaussian, hessian_eigenvectors, members, sign
+from spinscape.valleys.planes import surface_labels
+from spinscape.valleys.profiles import PROFILES, Profile, profile_of
 from spinscape.valleys.prospecting import Mined, MinerSettings, prospect
 from spinscape.valleys.surface_shapes import classify_surface
 
@@ -121,7 +121,7 @@ def mine(
         overlap_null=labelled((), landscape.n**-0.5, "standard deviation of a random cosine"),
     ).assign_coords(reference=("reference", names))
     success = result["label"].values == profile.name
-    if profile.name not in _NAMED:
+    if profile.name not in PROFILES:
         success = result["apart"].values
     success = success & ~result["collapsed"].values
     result["success"] = labelled("seed", success, "whether the shape was found")
@@ -155,15 +155,11 @@ def references(
         "point": point,
     }
     if eigenvectors:
-        pairs = eigenpairs(landscape, point, top=eigenvectors, bottom=1)
-        rows = torch.as_tensor(pairs["eigenvector"].values).to(point)
-        for k, row in enumerate(rows.reshape(eigenvectors + 1, -1)):
+        rows = hessian_eigenvectors(landscape, point, top=eigenvectors, bottom=1)
+        for k, row in enumerate(rows):
             vectors["lowest" if k == eigenvectors else f"Hessian {k + 1}"] = row
     units = [v / torch.linalg.vector_norm(v).clamp(min=1e-30) for v in vectors.values()]
     return list(vectors), torch.stack(units)
-
-
-_NAMED = {"v-basin", "v-side", "w-basin", "w-peak", "vvv-basin", "bowl", "saddle", "wine-bottle"}
 
 
 def _judged_curves(
@@ -176,31 +172,17 @@ def _judged_curves(
 ) -> xr.Dataset:
     """Dense curves of the mined directions, labelled on the data that judges."""
     directions = frames[:, 0]
+    result = scan(judged, point, directions).rename(direction="seed").drop_vars("length")
+    result["loss"].attrs["long_name"] = "loss of held-out data"
     origins = point.expand(len(directions), -1)
-    loss, error = judged.lines(origins, directions, torch.as_tensor(LAM))
     mined, _ = landscape.lines(origins, directions, torch.as_tensor(LAM))
-    slope, bend = curvatures(judged, origins, directions)
-    at_zero = judged.loss(point[None]).expand(len(directions))
-    units = "nats" if landscape.criterion.name == "cross_entropy" else "1"
-    dims = ("seed", "lam")
-    result = xr.Dataset(
-        {
-            "loss": labelled(dims, loss, "loss of held-out data", units),
-            "mined_loss": labelled(dims, mined, "loss of the data mined", units),
-            "slope": labelled("seed", slope, "dᵀ∇L", units),
-            "curvature": labelled("seed", bend, "dᵀHd", units),
-            "parabola": labelled(
-                dims, parabolas(at_zero, slope, bend, LAM), "second order in λ", units
-            ),
-            "target": labelled("target", profile.coordinates[:, 0], "targets", "direction lengths"),
-            "raised": labelled("target", _raised(profile), "whether a target is raised"),
-        },
-        {"lam": ("lam", LAM, {"long_name": "λ", "units": "direction lengths"})},
+    units = landscape.criterion.units
+    result = result.assign(_apart(judged, point, frames, profile))
+    return result.assign(
+        mined_loss=labelled(("seed", "lam"), mined, "loss of the data mined", units),
+        target=labelled("target", profile.coordinates[:, 0], "targets", "direction lengths"),
+        raised=labelled("target", _raised(profile), "whether a target is raised"),
     )
-    if not bool(torch.isnan(error).all()):
-        result["error"] = labelled(dims, error, "error rate of held-out data")
-    result = result.assign(labels_of(LAM, result["loss"].values, "loss", "seed"))
-    return result.assign(_apart(judged, point, frames, profile))
 
 
 def _judged_planes(
@@ -216,17 +198,14 @@ def _judged_planes(
     axis = np.linspace(-extent, extent, side)
     planes = [judged.plane(point, frame[0], frame[1], axis, axis) for frame in frames]
     found = [classify_surface(axis, axis, plane["loss"].values) for plane in planes]
-    units = "nats" if landscape.criterion.name == "cross_entropy" else "1"
     loss = np.stack([plane["loss"].values for plane in planes])
     places = labelled(("target", "plane_axis"), profile.coordinates, "targets", "direction lengths")
     result = xr.Dataset(
         {
-            "loss": labelled(("seed", "a", "b"), loss, "loss of held-out data", units),
-            "label": labelled("seed", [str(each) for each in found], "kind of surface"),
-            "confidence": labelled(
-                "seed", [each.confidence for each in found], "share of thresholds that agree"
+            "loss": labelled(
+                ("seed", "a", "b"), loss, "loss of held-out data", landscape.criterion.units
             ),
-            "holes": labelled("seed", [each.holes for each in found], "points not finite"),
+            **surface_labels(found, "seed"),
             "target": places,
             "raised": labelled("target", _raised(profile), "whether a target is raised"),
         },

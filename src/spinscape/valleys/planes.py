@@ -17,9 +17,9 @@ from spinscape.landscape.energy import Landscape
 from spinscape.nets.weightspace import points as points_of
 from spinscape.records import labelled, provenance
 from spinscape.valleys.directions import orthogonal
-from spinscape.valleys.surface_shapes import classify_surface
+from spinscape.valleys.surface_shapes import SurfaceShape, classify_surface
 
-__all__ = ["refined_plane", "surfaces"]
+__all__ = ["refined_plane", "surface_labels", "surfaces"]
 
 SOURCE = "arXiv 2405.12493 (surfaces over pairs of directions); labels ours"
 
@@ -77,18 +77,28 @@ def surfaces(
         labels.append(classify_surface(axis, axis, plane["loss"].values))
     joined = xr.concat(planes, "pair", combine_attrs="drop", coords="minimal", compat="override")
     joined["loss"].attrs.update(planes[0]["loss"].attrs)
-    joined = joined.assign(
-        label=labelled("pair", [str(found) for found in labels], "kind of surface"),
-        confidence=labelled(
-            "pair", [found.confidence for found in labels], "share of thresholds that agree"
-        ),
-        holes=labelled("pair", [found.holes for found in labels], "points that are not finite"),
-        first=("pair", [names[i] for i, _ in pairs]),
-        second=("pair", [names[j] for _, j in pairs]),
-    ).set_coords(["first", "second"])
+    joined = (
+        joined.assign(surface_labels(labels, "pair"))
+        .assign(
+            first=("pair", [names[i] for i, _ in pairs]),
+            second=("pair", [names[j] for _, j in pairs]),
+        )
+        .set_coords(["first", "second"])
+    )
     return joined.assign_attrs(
         provenance("surfaces", SOURCE, 0, extent=extent, side=side, **labels[0].settings())
     )
+
+
+def surface_labels(found: Sequence[SurfaceShape], dim: str) -> dict[str, tuple]:
+    """Return labels of surfaces, their confidence and holes, as variables of a Dataset."""
+    return {
+        "label": labelled(dim, [str(each) for each in found], "kind of surface"),
+        "confidence": labelled(
+            dim, [each.confidence for each in found], "share of thresholds that agree"
+        ),
+        "holes": labelled(dim, [each.holes for each in found], "points that are not finite"),
+    }
 
 
 def refined_plane(
@@ -164,7 +174,7 @@ def refined_plane(
         _fill(axis, loss, evaluated, stride)
     share = float(evaluated.mean())
     name = landscape.criterion.name
-    units = "nats" if name == "cross_entropy" else "1"
+    units = landscape.criterion.units
     return xr.Dataset(
         {
             "loss": labelled(("a", "b"), loss, f"{name} loss", units),
