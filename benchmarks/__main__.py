@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.harness import Case, peak_megabytes, run
 
-TOPICS = ("training", "landscape", "curvature", "align", "units", "spins")
+TOPICS = ("training", "landscape", "curvature", "align", "units", "spins", "comparing")
 
 
 def measure(topics: tuple[str, ...], threads: int) -> Iterator[Case]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from benchmarks import __main__ as command
-from benchmarks import align, curvature, harness, landscape, spins, training, units
+from benchmarks import align, comparing, curvature, harness, landscape, spins, training, units
 
 SMALL = {
     "training": lambda: training.duels(((5, 3, 2, 1.0, 1.0),)),
@@ -19,6 +19,10 @@ SMALL = {
         curvature.one_network("pyhessian", "cnn", 20),
     ],
     "align": lambda: [align.all_pairs(3, (6, 5, 3))],
+    "comparing": lambda: [
+        *comparing.reading(0.0005, "F32", 2**10),
+        *comparing.reading(0.0005, "BF16", 2**10),
+    ],
     "units": lambda: [units.against_whole(3, 4, None, 6, 20), units.flat(3, (2, 4), 6, 20)],
     "spins": lambda: [
         spins.against_pytorch((40, 30, 20), 64, None, sweeps=20),

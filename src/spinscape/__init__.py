@@ -13,8 +13,9 @@ torch.Size([2])
 
 from importlib.metadata import version
 
-from spinscape import glass, landscape, spins, valleys
+from spinscape import glass, landscape, merging, spins, valleys
 from spinscape.landscape.energy import Landscape
+from spinscape.merging.comparing import compare
 from spinscape.nets import datasets, models, symmetry
 from spinscape.nets.populations import population
 from spinscape.nets.training import train
@@ -31,10 +32,12 @@ __all__ = [
     "Landscape",
     "Run",
     "WeightSpace",
+    "compare",
     "datasets",
     "explore",
     "glass",
     "landscape",
+    "merging",
     "models",
     "points",
     "population",
