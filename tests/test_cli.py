@@ -9,6 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+import xarray as xr
+from safetensors.torch import save_file
 
 import spinscape as ss
 from spinscape.studies import exploration
@@ -290,3 +293,38 @@ def test_a_settings_file_that_cannot_be(spin, tmp_path, setting, message):
     written(tmp_path, "settings.toml", setting)
     one_line(spin("explore", "--config", "settings.toml"), message)
     assert not Path("runs").exists()
+
+
+# Two checkpoints
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Two networks and what they have in common, one with a tensor more."""
+    generator = torch.Generator().manual_seed(0)
+    paths = []
+    for name in ("a", "b", "base"):
+        tensors = {"0.weight": torch.randn(4, 3, generator=generator)}
+        if name == "b":
+            tensors["more"] = torch.ones(2)
+        paths.append(tmp_path / f"{name}.safetensors")
+        save_file(tensors, paths[-1])
+    return paths
+
+
+def test_compare_prints_parameters_and_task_vectors(spin, three, tmp_path):
+    a, b, base = three
+    spoken = spin("compare", a, b, "--base", base, "--out", tmp_path / "all.nc")
+    assert spoken.status == 0
+    for words in ("Parameters", "Task vectors", "only in B: more", "1 of 2 tensors compared"):
+        assert words in spoken.out
+    assert "task_overlap" in xr.open_dataset(tmp_path / "all.nc", engine="scipy")
+
+
+def test_compare_tells_programs(spin, three):
+    told = json.loads(spin("compare", three[0], three[0], "--json").out)
+    assert told["whole_overlap"] == told["whole_ssr"] == told["whole_norm_ratio"] == 1.0
+
+
+def test_compare_refuses_what_is_no_checkpoint(spin, tmp_path):
+    one_line(spin("compare", tmp_path / "a.pt", tmp_path / "b.pt"), "no such file")

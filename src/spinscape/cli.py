@@ -239,6 +239,34 @@ def mine(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Checkpoint: .safetensors, its index or folder, .pt.")],
+    b: Annotated[Path, typer.Argument(help="Another one.")],
+    base: Annotated[
+        Path | None,
+        typer.Option(help="What both were fine-tuned from: compares the task vectors as well."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="NetCDF file for all numbers, tensor by tensor.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two checkpoints from their files alone: overlap, norms, signs, differences.
+
+    Nothing is unpickled, and however large they are, less than 1 GiB of memory is taken.
+    """
+    from spinscape.merging.comparing import compare as compared
+
+    with _Progress(quiet=as_json) as progress:
+        found = compared(
+            a, b, base=base, progress=lambda done, all_: progress("reading", done, all_)
+        )
+    if out is not None:
+        found.to_netcdf(out, engine="scipy")
+    _show_comparison(found, as_json)
+
+
+@app.command()
 def reproduce(
     paper: Annotated[
         str,
@@ -439,6 +467,52 @@ def _show_findings(run: Any, as_json: bool) -> None:
         console.print(f"claim {claim['verdict']}: {claim['claim']}", markup=False, soft_wrap=True)
     _show_left_out(console, run.config.get("left_out", {}))
     console.print(f"page: {page}", markup=False, soft_wrap=True)
+
+
+def _show_comparison(found: Any, as_json: bool) -> None:
+    if as_json:
+        names = [name for name in found.variables if found[name].dtype.kind in "biufU"]
+        print(json.dumps({name: _told(found[name].values.tolist()) for name in names}))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for prefix, title in (("", "Parameters"), ("task_", "Task vectors (less the base)")):
+        if f"{prefix}whole_overlap" not in found:
+            continue
+        table = Table(title=title)
+        columns = ("", "overlap", "norm ratio B/A", "SSR", "by chance", "largest difference")
+        for heading in columns:
+            table.add_column(heading, overflow="fold")
+        rows: list[tuple[str, str, dict[str, int]]] = [("all", "whole", {})]
+        rows += [
+            (f"{found['grouping'].values[k]} {name}", "group", {"group": k})
+            for k, name in enumerate(found["group"].values)
+        ]
+        for name, level, place in rows:
+            measures = ("overlap", "norm_ratio", "ssr", "ssr_low", "ssr_high", "ssr_chance")
+            overlap, ratio, *ssr, chance = (
+                float(found[f"{prefix}{level}_{each}"].isel(place)) for each in measures
+            )
+            largest = float(found[f"{prefix}{level}_largest"].isel(place))
+            within = "{:.4f} [{:.4f}, {:.4f}]".format(*ssr)
+            table.add_row(
+                name, f"{overlap:.4f}", f"{ratio:.4f}", within, f"{chance:.4f}", f"{largest:.3g}"
+            )
+        console.print(table)
+    status = found["status"].values
+    for name, told in zip(found["tensor"].values, status, strict=True):
+        if told != "compared":
+            console.print(f"{told}: {name}", markup=False, soft_wrap=True)
+    console.print(
+        f"{(status == 'compared').sum()} of {len(status)} tensors compared; SSR: share of equal "
+        "signs (0 counts as −), with a binomial interval; by chance: were the signs independent"
+    )
+
+
+def _told(values: Any) -> Any:
+    """Lists as JSON takes them: numbers that are none become null."""
+    if isinstance(values, list):
+        return [_told(value) for value in values]
+    return None if isinstance(values, float) and values != values else values
 
 
 def _claims(run: Any) -> dict[str, Any]:
