@@ -11,8 +11,15 @@ from spinscape.merging.partitions import sampled_clients
 from spinscape.merging.signs import Reduction, check_reduction
 
 try:
-    from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
-    from flwr.common import Array
+    from flwr.app import (
+        Array,
+        ArrayRecord,
+        ConfigRecord,
+        Message,
+        MessageType,
+        MetricRecord,
+        RecordDict,
+    )
     from flwr.serverapp import Grid
     from flwr.serverapp.strategy import FedAvg
 except ModuleNotFoundError as error:
@@ -33,11 +40,12 @@ _STATISTICS = ("running_mean", "running_var")
 class FedSign(FedAvg):
     """FedAvg by plain mean, whose clients are asked to add γ times the FedSign penalty.
 
-    As Flower's own FedProx: the server sends ``"gamma"`` (and ``"reduction"``) in the `ConfigRecord`
-    of every training message, and the client adds ``gamma * fedsign_penalty(...)`` to its loss.
-    Unlike Flower's FedAvg it takes the plain mean, gives integer buffers back in their dtype, fails
-    where a client failed, and, with a seed, draws the same clients as `rounds.federate`: it asks the
-    nodes once, by a query message, which partition they hold.
+    As Flower's own FedProx: the server sends ``"gamma"`` (and ``"reduction"``) in the
+    `ConfigRecord` of every training message, and the client adds
+    ``gamma * fedsign_penalty(...)`` to its loss. Unlike Flower's FedAvg it takes the plain mean,
+    gives integer buffers back in their dtype, fails where a client failed, and, with a seed, draws
+    the same clients as `rounds.federate`: it asks the nodes once, by a query message, which
+    partition they hold.
 
     Parameters
     ----------
@@ -112,8 +120,8 @@ class FedSign(FedAvg):
         _refuse_failures(replies, self._asked, f"round {server_round}")
         if self.weighted_by_key == _EVEN:
             for reply in replies:
-                for metrics in reply.content.metric_records.values():
-                    metrics[_EVEN] = 1.0
+                for told in reply.content.metric_records.values():
+                    told[_EVEN] = 1.0
         # Always added up in one order, so that the mean does not depend on who was first.
         replies.sort(key=lambda reply: self._place(reply.metadata.src_node_id))
         arrays, metrics = super().aggregate_train(server_round, replies)
@@ -166,7 +174,9 @@ def _partitions(grid: Grid, least: int) -> dict[int, int]:
     found: dict[int, int] = {}
     for reply in replies:
         for metrics in reply.content.metric_records.values():
-            found[int(metrics[PARTITION])] = reply.metadata.src_node_id
+            partition = metrics[PARTITION]
+            assert isinstance(partition, int)
+            found[partition] = reply.metadata.src_node_id
     if len(found) < len(questions):
         raise RuntimeError(f"query of the partitions: {len(questions)} nodes hold {len(found)}")
     return found

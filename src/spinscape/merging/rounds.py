@@ -211,7 +211,8 @@ class _Round:
         )
         gradient = gradient.view_as(live)
         self.pull.add_(gradient, live, server)
-        optimizer = Sgd(torch.tensor(self.local.momentum), torch.tensor(0.0))
+        momentum = torch.tensor(self.local.momentum, dtype=points.dtype)
+        optimizer = Sgd(momentum, torch.zeros_like(momentum))
         if self.local.momentum:
             optimizer.memory["velocity"] = velocity[:, :active]
         optimizer.step(live, gradient, self.local.learning_rate, 1)

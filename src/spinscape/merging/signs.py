@@ -127,8 +127,8 @@ def fedsign_weights(sizes: tuple[int, ...], reduction: Reduction) -> Tensor:
     """Return what each coordinate of a point counts in the penalty ``[n]``, in float64."""
     check_reduction(reduction)
     count = sum(sizes)
-    shares = [torch.full((size,), _share(reduction, size, count)) for size in sizes]
-    return torch.cat(shares).double()
+    shares = [_share(reduction, size, count) for size in sizes]
+    return torch.tensor(shares, dtype=torch.float64).repeat_interleave(torch.tensor(sizes))
 
 
 def check_reduction(reduction: str) -> None:
