@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import spinscape as ss
 from spinscape.studies import barney2024, liao2024, presets, valley_settings
@@ -128,6 +130,10 @@ def test_a_command_line_runs_as_it_is_shown(line, tmp_path, capsys):
         written(tmp_path, "my_net.py", NETS)
         (tmp_path / "runs").mkdir()
         checkpoints(tmp_path / "runs", 4)
+    if " compare " in line:
+        for name in ("a", "b", "start"):
+            weights = generator.standard_normal((3, 2)).astype("f4")
+            save_file({"weight": torch.as_tensor(weights)}, tmp_path / f"{name}.safetensors")
     if " report " in line:
         ss.explore("digits", out="runs/RUN")
         Path("runs/RUN/page.html").unlink()
@@ -136,6 +142,8 @@ def test_a_command_line_runs_as_it_is_shown(line, tmp_path, capsys):
     assert told.status == 0, told.err
     if "--dry-run" in words:
         assert not Path("runs").exists()
+    elif " compare " in line:
+        assert "1 of 1 tensors compared" in told.out
     else:
         (page,) = Path("runs").rglob("page.html")
         assert f"page: {page.absolute()}" in told.out
